@@ -1,0 +1,3 @@
+//! jug: a daemonless OCI runtime and container engine.
+pub mod error;
+pub mod seccomp;

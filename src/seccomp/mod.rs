@@ -1,0 +1,1 @@
+//! OCI seccomp profile -> filter program -> loaded filter.
