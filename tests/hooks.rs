@@ -219,6 +219,20 @@ fn a_hook_without_an_environment_has_an_empty_one() {
 }
 
 #[test]
+fn a_hook_begins_at_the_hosts_root() {
+    deviates!("jug's hooks begin at /, runc's wherever the caller happened to be");
+    let (b, out) = bundle();
+    for kind in ["createRuntime", "poststart", "poststop"] {
+        add(&b, kind, shell(&format!("pwd > {out}/{kind}")));
+    }
+    b.set_args(&["/bin/true"]);
+    b.verb("run", &[]).cwd("/etc").ok();
+    for kind in ["createRuntime", "poststart", "poststop"] {
+        assert_eq!(read(&format!("{out}/{kind}")), "/\n", "{kind}");
+    }
+}
+
+#[test]
 fn arguments_begin_with_argument_zero() {
     let (b, out) = bundle();
     let script = format!("#!/bin/sh\ntr '\\0' '|' < /proc/self/cmdline > {out}/cmdline\n");
