@@ -31,12 +31,13 @@ mod container;
 mod machine;
 mod template;
 
-pub use audit::cgroups;
+pub use audit::{cgroups, leftovers, sweep};
 pub use bundle::{Bundle, DEFAULT_PATH, default_spec};
 pub use call::{Call, Output, Running, runtime_call};
 pub use console::{Console, Master, Pty};
 pub use container::Container;
 pub use machine::{Feature, in_guest, is_peer, is_runc, runtime, runtime_name};
+pub use template::{probe, probe_here};
 
 use std::time::{Duration, Instant};
 

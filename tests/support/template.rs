@@ -53,6 +53,12 @@ impl Drop for Template {
     }
 }
 
+/// The probe's report about the test process' own surroundings, to compare a container's with.
+pub fn probe_here(questions: &[&str]) -> serde_json::Value {
+    let out = Command::new(probe()).args(questions).output().expect("the probe");
+    serde_json::from_slice(&out.stdout).expect("the probe speaks JSON")
+}
+
 /// Where the probe is: built first, when that is needed and possible.
 pub fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
