@@ -265,7 +265,7 @@ fn a_process_file_decides_everything() {
     process["cwd"] = json!("/var");
     process["env"] = json!(["ONLY=this"]);
     process["noNewPrivileges"] = json!(false);
-    process["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 99, "hard": 100 }]);
+    process["rlimits"] = json!([{ "type": "RLIMIT_CPU", "soft": 99, "hard": 100 }]);
     process["capabilities"] = json!({ "bounding": ["CAP_CHOWN"], "effective": [], "permitted": [] });
     let path = process_file(&b, &process);
     let report = c.exec_with(&["--process", &path], &[]).ok().json();
@@ -276,7 +276,7 @@ fn a_process_file_decides_everything() {
     let env = strings(&report["env"]);
     assert!(env.contains(&"ONLY=this") && !env.iter().any(|entry| entry.starts_with("TERM=")), "{env:?}");
     assert_eq!(report["noNewPrivileges"], false);
-    assert_eq!(report["rlimits"]["RLIMIT_NOFILE"], json!({ "soft": 99, "hard": 100 }));
+    assert_eq!(report["rlimits"]["RLIMIT_CPU"], json!({ "soft": 99, "hard": 100 }));
     assert_eq!(report["capabilities"]["bounding"], json!(["CAP_CHOWN"]));
     assert_eq!(report["capabilities"]["effective"], json!([]));
 }

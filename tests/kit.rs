@@ -20,6 +20,9 @@ fn the_audit_finds_mounts_cgroups_processes_and_records() {
         .stdout(Stdio::null())
         .spawn()
         .expect("a process with the tag");
+    // A moment after the exec the kernel still has no command line to show.
+    let line = format!("/proc/{}/cmdline", straggler.id());
+    eventually("its command line", || fs::read(&line).is_ok_and(|line| !line.is_empty()).then_some(()));
     let found = leftovers(b.tag(), b.dir()).join("\n");
     for word in
         ["mount /tmp/jug-test-", "cgroup /sys/fs/cgroup/", &format!("process {}: ", straggler.id()), "state "]

@@ -57,6 +57,7 @@ fn a_missing_container_cannot_be_started() {
 
 #[test]
 fn of_four_starts_at_once_exactly_one_wins() {
+    deviates!("the loser of a race of starts gets the answer of a later one; runc hangs on its fifo");
     let b = Bundle::new();
     b.set_args(&["sh", "-c", "echo once; exec sleep 1000"]);
     let c = b.create();

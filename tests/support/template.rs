@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -26,7 +27,10 @@ impl Template {
     }
 
     fn make() -> Self {
-        let dir = PathBuf::from(format!("/tmp/jug-test-programs-{}", std::process::id()));
+        // The next one may be made while the last one is being removed.
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = PathBuf::from(format!("/tmp/jug-test-programs-{}-{number}", std::process::id()));
         // A process of the same number may have been killed here.
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).expect("mkdir of the shared programs");
