@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -176,6 +176,13 @@ impl Call {
         self
     }
 
+    /// Runs it as root, whosever the bundle is; for wrappers that become the user themselves.
+    #[must_use]
+    pub fn by_root(mut self) -> Self {
+        self.user = None;
+        self
+    }
+
     /// What stdin reads, as a file.
     #[must_use]
     pub fn stdin(mut self, text: &str) -> Self {
@@ -278,17 +285,17 @@ fn hand_over(command: &mut Command, fds: Vec<(OwnedFd, i32)>) {
     if fds.is_empty() {
         return;
     }
-    let raised: Vec<(i32, i32)> = fds
-        .into_iter()
-        .map(|(fd, target)| (fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(200)).expect("dup to 200 and up"), target))
-        .collect();
-    // The raised descriptors belong to the command from here on and are closed with the test process: a handful of
-    // close-on-exec duplicates.
+    let raise = |(fd, target): (OwnedFd, i32)| {
+        let raised = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(200)).expect("dup to 200 and up");
+        // SAFETY: the kernel has just made this descriptor for us; the closure below owns it until the call is spawned.
+        (unsafe { OwnedFd::from_raw_fd(raised) }, target)
+    };
+    let raised: Vec<(OwnedFd, i32)> = fds.into_iter().map(raise).collect();
     // SAFETY: the closure runs between fork and exec and calls only dup2(2), which is async-signal-safe.
     unsafe {
         command.pre_exec(move || {
-            for &(fd, target) in &raised {
-                if libc::dup2(fd, target) < 0 {
+            for (fd, target) in &raised {
+                if libc::dup2(fd.as_raw_fd(), *target) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
             }

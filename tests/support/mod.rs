@@ -32,7 +32,7 @@ mod machine;
 mod place;
 mod template;
 
-pub use audit::cgroups;
+pub use audit::{cgroups, leftovers, sweep};
 pub use bundle::{Bundle, DEFAULT_PATH, default_spec};
 pub use call::{Call, Output, Running, runtime_call};
 pub use console::{Console, Master, Pty};
@@ -42,6 +42,7 @@ pub use place::{
     Holder, SafeBox, cgroup_dir, cgroup2_mount, has, listing, mount_at, namespace, own_namespace,
 };
 pub use serde_json::{Value, json};
+pub use template::{probe, probe_here};
 
 use std::time::{Duration, Instant};
 

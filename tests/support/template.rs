@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -26,7 +27,10 @@ impl Template {
     }
 
     fn make() -> Self {
-        let dir = PathBuf::from(format!("/tmp/jug-test-programs-{}", std::process::id()));
+        // The next one may be made while the last one is being removed.
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = PathBuf::from(format!("/tmp/jug-test-programs-{}-{number}", std::process::id()));
         // A process of the same number may have been killed here.
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).expect("mkdir of the shared programs");
@@ -51,6 +55,12 @@ impl Drop for Template {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// The probe's report about the test process' own surroundings, to compare a container's with.
+pub fn probe_here(questions: &[&str]) -> serde_json::Value {
+    let out = Command::new(probe()).args(questions).output().expect("the probe");
+    serde_json::from_slice(&out.stdout).expect("the probe speaks JSON")
 }
 
 /// Where the probe is: built first, when that is needed and possible.

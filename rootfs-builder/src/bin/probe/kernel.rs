@@ -126,6 +126,15 @@ pub fn mknod(path: &str, mode: u32, major: u32, minor: u32) -> Result<i32, Errno
     Errno::result(unsafe { libc::mknod(path.as_ptr(), mode, libc::makedev(major, minor)) })
 }
 
+/// Takes back what std did to a signal (it watches SIGSEGV and ignores SIGPIPE) and sends it to this process.
+pub fn die_of(signal: i32) {
+    // SAFETY: SIG_DFL is no function of ours, and raise(3) takes an integer.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
 /// A child that waits to be killed, or exits at once: `fork(2)`.
 pub fn fork(waits: bool) -> Result<i32, Errno> {
     // SAFETY: the probe has one thread, and the child calls only pause(2) and _exit(2).

@@ -60,8 +60,7 @@ fn perform(verb: &str, args: &[String]) -> Result<ExitCode, String> {
         "sleep" => sleep(arg(0)?.parse().map_err(|why| format!("{why}"))?),
         "exit" => return Ok(ExitCode::from(u8::try_from(number(arg(0)?)?).map_err(|why| why.to_string())?)),
         "signal" => {
-            signal::raise(signal_named(arg(0)?)?).map_err(|why| why.to_string())?;
-            sleep(1.0);
+            kernel::die_of(signal_named(arg(0)?)? as i32);
         }
         "trap" => trap(args)?,
         "notify" => notify(arg(0)?)?,
