@@ -241,7 +241,6 @@ fn huge_pages() {
 
 #[test]
 fn an_unavailable_limit_is_an_error() {
-    newer!("an error for a limit that no controller can keep: 1.1.5 on v1 says nothing");
     let missing =
         ["cpuset", "io", "rdma", "misc"].into_iter().find(|name| !Feature::Controller(name).is_present());
     let resources = match missing {

@@ -111,7 +111,6 @@ fn sync_and_dirsync_are_flags_of_the_file_system() {
 
 #[test]
 fn nosymfollow_stops_links() {
-    newer!("1.1.6: nosymfollow");
     let b = Bundle::new();
     let host = bind(&b, &["bind", "nosymfollow"]);
     symlink("f", format!("{}/link", host.source)).expect("symlink");
