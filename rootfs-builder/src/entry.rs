@@ -163,13 +163,11 @@ pub fn clean_path(raw: &[u8]) -> Result<Vec<u8>> {
         match part {
             b"" | b"." => continue,
             b".." => {
-                return Err(Error::new(format!("the path {} is refused", shown(raw)))
-                    .why("it has a '..' component, which could leave the root"));
+                let what = format!("the path {} is refused: a '..' could leave the root", shown(raw));
+                return Err(Error::new(what));
             }
             _ if part.contains(&0) => {
-                return Err(
-                    Error::new(format!("the path {} is refused", shown(raw))).why("it has a zero byte")
-                );
+                return Err(Error::new(format!("the path {} is refused: it has a zero byte", shown(raw))));
             }
             _ => {
                 if !clean.is_empty() {

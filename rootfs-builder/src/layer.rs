@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::entry::{Data, Entry, Kind, Meta, Mtime, clean_path, shown};
 use crate::error::{Doing, Error, Result};
-use crate::recipe::{Content, FileRecipe, LayerRecipe};
+use crate::recipe::{Content, FileRecipe, LayerRecipe, Source};
 use crate::source::{self, Workshop};
 
 pub const WHITEOUT: &[u8] = b".wh.";
@@ -39,17 +39,29 @@ pub fn make(recipe: &LayerRecipe, shop: &Workshop) -> Result<Layer> {
         }
         return Ok(layer);
     }
+    let mut added = Vec::new();
     for file in &recipe.files {
-        layer.entries.push(file_entry(file, shop)?);
+        added.push(file_entry(file, shop)?);
     }
     for path in &recipe.whiteouts {
-        layer.entries.push(whiteout(path, shop.mtime())?);
+        added.push(whiteout(path, shop.mtime())?);
     }
     for path in &recipe.opaque {
-        layer.entries.push(opaque(path, shop.mtime())?);
+        added.push(opaque(path, shop.mtime())?);
     }
-    layer.entries = sort(layer.entries)?;
+    if from_archive(recipe) {
+        layer.entries.extend(sort(added)?);
+    } else {
+        layer.entries.extend(added);
+        layer.entries = sort(layer.entries)?;
+    }
     Ok(layer)
+}
+
+/// An archive's order is part of what it says: a path may go through a link that an earlier entry made. It is an input,
+/// so keeping it is reproducible.
+fn from_archive(recipe: &LayerRecipe) -> bool {
+    matches!(recipe.from, Some(Source::Tar { .. } | Source::Debian(_)))
 }
 
 /// Sorted by path, the last of two entries with one path wins, and hard links come after everything they may point to.

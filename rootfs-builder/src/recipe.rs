@@ -67,8 +67,11 @@ impl Recipe {
     /// `name` is what errors call the recipe.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
         toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            Error::new(format!("{name}, line {line}: {}", error.message().trim()))
+            let start = error.span().map_or(0, |span| span.start);
+            let number = text[..start].matches('\n').count() + 1;
+            // The line itself names the key where the message only names a type.
+            let line: String = text.lines().nth(number - 1).unwrap_or("").trim().chars().take(60).collect();
+            Error::new(format!("{name}, line {number} `{line}`: {}", error.message().trim()))
         })
     }
 }
