@@ -63,6 +63,7 @@ impl Write for Hashing {
 pub enum Compression {
     None,
     Gzip,
+    Zstd,
 }
 
 impl std::str::FromStr for Compression {
@@ -72,7 +73,8 @@ impl std::str::FromStr for Compression {
         match text {
             "none" => Ok(Self::None),
             "gzip" => Ok(Self::Gzip),
-            _ => Err(Error::new(format!("`{text}` is no compression: it must be none or gzip"))),
+            "zstd" => Ok(Self::Zstd),
+            _ => Err(Error::new(format!("`{text}` is no compression: it must be none, gzip or zstd"))),
         }
     }
 }
@@ -83,6 +85,7 @@ impl Compression {
         match self {
             Self::None => "",
             Self::Gzip => "+gzip",
+            Self::Zstd => "+zstd",
         }
     }
 
@@ -94,6 +97,11 @@ impl Compression {
                 let mut gzip = GzBuilder::new().write(out, Level::new(6));
                 write(&mut gzip)?;
                 gzip.finish().doing(|| "finish the gzip stream".into()).map(drop)
+            }
+            Self::Zstd => {
+                let mut zstd = zstd::Encoder::new(out, 3).doing(|| "start a zstd stream".into())?;
+                write(&mut zstd)?;
+                zstd.finish().doing(|| "finish the zstd stream".into()).map(drop)
             }
         }
     }

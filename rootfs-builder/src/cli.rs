@@ -66,7 +66,7 @@ struct BuildArgs {
     /// As Go names it [default: the host's].
     #[arg(long)]
     arch: Option<String>,
-    /// Of the layers in OCI layouts: none or gzip [default: gzip]. A tar output follows its name (.gz, .tgz).
+    /// Of the layers in OCI layouts: none, gzip or zstd [default: gzip]. A tar follows its own name (.gz, .tgz, .zst).
     #[arg(long)]
     compression: Option<String>,
     /// Where fetched packages are kept [default: $XDG_CACHE_HOME/jug, /var/cache/jug for root, ~/.cache/jug].

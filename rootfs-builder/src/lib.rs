@@ -1,7 +1,9 @@
 //! Makes small reproducible root file systems, OCI layouts and archives from a recipe.
 //!
-//!     recipe -> source -> layer -> image  -> oci, docker_archive       (layers stay apart)
-//!                              -> rootfs -> tree, tar                  (layers become one)
+//! ```text
+//! recipe -> source -> layer -> image  -> oci, docker_archive       (layers stay apart)
+//!                           -> rootfs -> tree, tar                 (layers become one)
+//! ```
 //!
 //! The same recipe and the same inputs are the same bytes: entries are sorted, times are SOURCE_DATE_EPOCH (0 when it is
 //! not set), owners are numbers, JSON keys have a fixed order, and compressed streams carry neither name nor time.

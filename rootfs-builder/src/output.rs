@@ -3,6 +3,7 @@
 //! Files and layouts appear whole under their name or not at all; a tree is written in place, since only an empty
 //! directory is taken for it.
 
+use std::cell::OnceCell;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -69,51 +70,52 @@ pub struct Build<'a> {
 }
 
 impl Build<'_> {
+    /// The merge, the image and the layout are each made once, and only for outputs that want them.
     pub fn write(&self, outputs: &[Output]) -> Result<()> {
-        let merges = |form| matches!(form, Form::Tree | Form::Tar);
-        let mut rootfs = None;
-        let mut image = None;
+        let (rootfs, image, layout) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        let rootfs = || once(&rootfs, || Ok(Rootfs::of(&self.layers, self.shop.mtime())?.into_entries()));
+        let image = || once(&image, || self.image());
+        let layout = || once(&layout, || oci::layout(image()?, self.compression));
+        let write = |Output { form, path }: &Output| match form {
+            Form::Tree => tree::write(rootfs()?, path, self.chown),
+            Form::Tar => write_tar(rootfs()?, path, compression_of(path)),
+            Form::Oci => write_layout(layout()?, path),
+            Form::OciArchive => write_tar(layout()?, path, Compression::None),
+            Form::DockerArchive => write_tar(&docker_archive::layout(image()?)?, path, Compression::None),
+        };
         for output in outputs {
             let about = |error: Error| error.context(format!("cannot write {}", output.path.display()));
-            if merges(output.form) && rootfs.is_none() {
-                rootfs = Some(Rootfs::of(&self.layers, self.shop.mtime())?.into_entries());
-            } else if !merges(output.form) && image.is_none() {
-                let Workshop { arch, .. } = self.shop;
-                image = Some(image::make(self.recipe, &self.layers, arch, self.shop.mtime())?);
-            }
-            match (&rootfs, &image) {
-                (Some(rootfs), _) if merges(output.form) => {
-                    self.write_rootfs(rootfs, output).map_err(about)?
-                }
-                (_, Some(image)) => self.write_image(image, output).map_err(about)?,
-                _ => {}
-            }
+            write(output).map_err(about)?;
         }
         Ok(())
     }
 
-    fn write_rootfs(&self, entries: &[Entry], output: &Output) -> Result<()> {
-        if output.form == Form::Tree {
-            return tree::write(entries, &output.path, self.chown);
-        }
-        let compression = match output.path.extension().and_then(|extension| extension.to_str()) {
-            Some("gz" | "tgz") => Compression::Gzip,
-            _ => Compression::None,
-        };
-        write_file(&output.path, |out| compression.write(out, |mut to| archive::write(entries, &mut to)))
+    fn image(&self) -> Result<Image> {
+        image::make(self.recipe, &self.layers, &self.shop.arch, self.shop.mtime())
     }
+}
 
-    fn write_image(&self, image: &Image, output: &Output) -> Result<()> {
-        match output.form {
-            Form::DockerArchive => write_tar(&docker_archive::layout(image)?, &output.path),
-            Form::OciArchive => write_tar(&oci::layout(image, self.compression)?, &output.path),
-            _ => write_layout(&oci::layout(image, self.compression)?, &output.path),
+fn once<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    match cell.get() {
+        Some(made) => Ok(made),
+        None => {
+            let made = make()?;
+            Ok(cell.get_or_init(|| made))
         }
     }
 }
 
-fn write_tar(entries: &[Entry], path: &Path) -> Result<()> {
-    write_file(path, |mut out| archive::write(entries, &mut out))
+/// What the name of a tar asks for.
+fn compression_of(path: &Path) -> Compression {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("gz" | "tgz") => Compression::Gzip,
+        Some("zst" | "tzst") => Compression::Zstd,
+        _ => Compression::None,
+    }
+}
+
+fn write_tar(entries: &[Entry], path: &Path, compression: Compression) -> Result<()> {
+    write_file(path, |out| compression.write(out, |mut to| archive::write(entries, &mut to)))
 }
 
 /// Beside its final name first. `-` is the standard output.

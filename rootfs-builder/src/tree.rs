@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
@@ -66,33 +66,30 @@ impl Tree {
         let (dir, name) = split_path(&entry.path);
         let chown = self.chown;
         if let Kind::Hardlink(target) = &entry.kind {
-            return self.hardlink(target, dir, name);
+            let (target_dir, target_name) = split_path(target);
+            let from = self.open_dir(target_dir, OFlags::PATH)?;
+            // Without AT_SYMLINK_FOLLOW a link to a symbolic link is a second name of the link itself.
+            let (old, new) = (OsStr::from_bytes(target_name), OsStr::from_bytes(name));
+            return fs::linkat(&from, old, self.parent(dir)?, new, AtFlags::empty())
+                .doing(|| format!("link it to {}", shown(target)));
         }
         let parent = self.parent(dir)?;
         let name = OsStr::from_bytes(name);
-        match &entry.kind {
+        let file_type = match &entry.kind {
             Kind::File(data) => return write_file(parent, name, data, &entry.meta, chown),
             Kind::Dir => return fs::mkdirat(parent, name, Mode::RWXU).doing(|| "make the directory".into()),
+            Kind::Hardlink(_) => return Ok(()), // made above
             Kind::Symlink(target) => {
                 fs::symlinkat(OsStr::from_bytes(target), parent, name).doing(|| "make the link".into())?;
+                FileType::Symlink
             }
             Kind::Device { block, major, minor } => {
                 let file_type = if *block { FileType::BlockDevice } else { FileType::CharacterDevice };
-                make_node(parent, name, file_type, fs::makedev(*major, *minor))?;
+                make_node(parent, name, file_type, fs::makedev(*major, *minor))?
             }
             Kind::Fifo => make_node(parent, name, FileType::Fifo, 0)?,
-            Kind::Hardlink(_) => {}
-        }
-        set_node_meta(parent, name, &entry.kind, &entry.meta, chown)
-    }
-
-    fn hardlink(&mut self, target: &[u8], dir: &[u8], name: &[u8]) -> Result<()> {
-        let (target_dir, target_name) = split_path(target);
-        let from = self.open_dir(target_dir, OFlags::PATH)?;
-        let to = self.parent(dir)?;
-        // Without AT_SYMLINK_FOLLOW a link to a symbolic link is a second name of the link itself.
-        fs::linkat(&from, OsStr::from_bytes(target_name), to, OsStr::from_bytes(name), AtFlags::empty())
-            .doing(|| format!("link it to {}", shown(target)))
+        };
+        set_node_meta(parent, name, file_type, &entry.meta, chown)
     }
 
     fn parent(&mut self, dir: &[u8]) -> Result<&OwnedFd> {
@@ -126,11 +123,12 @@ fn write_file(parent: &OwnedFd, name: &OsStr, data: &Data, meta: &Meta, chown: b
     set_meta(&OwnedFd::from(file), meta, chown)
 }
 
-fn make_node(parent: &OwnedFd, name: &OsStr, file_type: FileType, device: u64) -> Result<()> {
+fn make_node(parent: &OwnedFd, name: &OsStr, file_type: FileType, device: u64) -> Result<FileType> {
     fs::mknodat(parent, name, file_type, Mode::empty(), device).map_err(|error| {
-        let error_text = Error::new(format!("cannot make the device or fifo: {error}"));
-        if error == Errno::PERM { error_text.next("only root makes devices") } else { error_text }
-    })
+        let what = Error::new(format!("cannot make the device or fifo: {error}"));
+        if error == Errno::PERM { what.next("only root makes devices") } else { what }
+    })?;
+    Ok(file_type)
 }
 
 /// Owner first: chown(2) takes away setuid bits and `security.capability`. Time last: everything else changes it.
@@ -146,24 +144,36 @@ fn set_meta(fd: &OwnedFd, meta: &Meta, chown: bool) -> Result<()> {
     fs::futimens(fd, &times(meta)).doing(|| "set its time".into())
 }
 
-/// The same for what cannot be opened: links, devices, fifos. The directory still is closed to others, so the name is
-/// what was made a moment ago.
-fn set_node_meta(parent: &OwnedFd, name: &OsStr, kind: &Kind, meta: &Meta, chown: bool) -> Result<()> {
+/// The same for what cannot be opened for writing: links, devices, fifos. The descriptor is O_PATH, and its name in /proc
+/// leads to the very file, so that a name swapped meanwhile (the caller may build in a directory that belongs to someone
+/// else) misleads nobody. There is no setxattrat(2) before Linux 6.13.
+fn set_node_meta(
+    parent: &OwnedFd,
+    name: &OsStr,
+    file_type: FileType,
+    meta: &Meta,
+    chown: bool,
+) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = fs::openat(parent, name, flags, Mode::empty()).doing(|| "open what was made".into())?;
+    let stat = fs::fstat(&fd).doing(|| "stat what was made".into())?;
+    if FileType::from_raw_mode(stat.st_mode) != file_type {
+        return Err(Error::new("somebody else put another file in its place"));
+    }
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     if chown {
-        fs::chownat(parent, name, uid(meta), gid(meta), AtFlags::SYMLINK_NOFOLLOW)
+        fs::chownat(&fd, "", uid(meta), gid(meta), AtFlags::EMPTY_PATH)
             .map_err(|error| owner_error(error, meta))?;
     }
-    if !matches!(kind, Kind::Symlink(_)) {
+    if file_type != FileType::Symlink {
         let mode = Mode::from_raw_mode(meta.mode);
-        fs::chmodat(parent, name, mode, AtFlags::empty()).doing(|| "set its mode".into())?;
+        fs::chmod(&path, mode).doing(|| "set its mode".into())?;
     }
     for (key, value) in &meta.xattrs {
-        // There is no setxattrat(2) before Linux 6.13; the descriptor's own name in /proc leads to the very directory.
-        let path = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
-        fs::lsetxattr(path, OsStr::from_bytes(key), value, XattrFlags::empty())
+        fs::setxattr(&path, OsStr::from_bytes(key), value, XattrFlags::empty())
             .doing(|| format!("set its attribute {}", shown(key)))?;
     }
-    fs::utimensat(parent, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW).doing(|| "set its time".into())
+    fs::utimensat(fs::CWD, &path, &times(meta), AtFlags::empty()).doing(|| "set its time".into())
 }
 
 fn uid(meta: &Meta) -> Option<Uid> {

@@ -164,3 +164,25 @@ fn equal_layers_are_one_blob() {
     assert_eq!(config["rootfs"]["diff_ids"][0], config["rootfs"]["diff_ids"][1]);
     assert_eq!(fs::read_dir(bench.path("out/blobs/sha256")).unwrap().count(), 3);
 }
+
+#[test]
+fn zstd_layers_match_their_diff_ids() {
+    let bench = Bench::new();
+    bench.write("in/a", "a");
+    bench.build(&[
+        "--from",
+        "dir:in",
+        "--compression",
+        "zstd",
+        "--output",
+        "oci:out",
+        "--output",
+        "tar:x.tar.zst",
+    ]);
+    let (_, manifest, config) = open(&bench.path("out"));
+    assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
+    let plain = zstd::decode_all(&blob(&bench.path("out"), &manifest["layers"][0])[..]).unwrap();
+    assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", sha256(&plain)));
+    bench.build(&["--from", "tar:x.tar.zst", "--output", "tree:root", "--no-chown"]);
+    assert_eq!(fs::read(bench.path("root/a")).unwrap(), b"a");
+}

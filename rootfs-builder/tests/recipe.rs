@@ -95,3 +95,22 @@ fn debian_comes_from_the_cache() {
     bench.build(&[&["--from", "debian:bookworm:hello"], &args[..]].concat());
     assert!(bench.path("root/etc/debian_version").exists());
 }
+
+/// The probe is looked for beside the program, so a copy of the program beside any static binary shows it.
+#[test]
+fn the_probe_is_found_beside_the_program() {
+    let bench = Bench::new();
+    let program = bench.path("rootfs-builder");
+    std::fs::copy(env!("CARGO_BIN_EXE_rootfs-builder"), &program).unwrap();
+    let run = |args: &[&str]| {
+        std::process::Command::new(&program).args(args).current_dir(bench.path("")).output().unwrap()
+    };
+    let missing = run(&["probe", "--output", "out"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("next: build it"), "{missing:?}");
+    std::fs::copy("/bin/busybox", bench.path("probe")).unwrap();
+    assert!(run(&["probe", "--output", "out"]).status.success());
+    assert!(std::fs::read(bench.path("out")).unwrap() == std::fs::read("/bin/busybox").unwrap());
+    assert!(run(&["build", "--from", "probe", "--no-chown", "--output", "tree:root"]).status.success());
+    assert!(bench.path("root/bin/probe").is_file());
+}

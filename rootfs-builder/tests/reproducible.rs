@@ -9,8 +9,7 @@ use std::path::Path;
 
 use support::{Bench, recipe};
 
-const OUTPUTS: [&str; 5] =
-    ["tar:x.tar", "tar:x.tar.gz", "oci:x.oci", "oci-archive:x.oci.tar", "docker-archive:x.docker"];
+const OUTPUTS: [&str; 4] = ["tar:x.tar", "oci:x.oci", "oci-archive:x.oci.tar", "docker-archive:x.docker"];
 
 fn build_all(bench: &Bench, epoch: Option<&str>, recipe: &str) -> BTreeMap<String, Vec<u8>> {
     let mut args = vec!["build", recipe];
@@ -39,7 +38,7 @@ fn two_builds_are_the_same_bytes() {
     for name in ["busybox.toml", "hello.toml", "layers.toml"] {
         let first = build_all(&Bench::new(), Some("1700000000"), &recipe(name));
         let second = build_all(&Bench::new(), Some("1700000000"), &recipe(name));
-        assert!(first.len() >= 4 + 5, "{name}: {:?}", first.keys());
+        assert!(first.len() >= 3 + 5, "{name}: {:?}", first.keys());
         assert!(first == second, "{name} differs: {:?}", first.keys());
     }
 }
@@ -77,7 +76,8 @@ fn the_order_and_times_of_a_directory_are_no_input() {
 #[test]
 fn the_gzip_header_has_neither_name_nor_time() {
     let bench = Bench::new();
-    bench.build(&["--from", "busybox", "--output", "tar:x.tgz"]);
+    bench.write("in/a", "a");
+    bench.build(&["--from", "dir:in", "--output", "tar:x.tgz"]);
     let header = &fs::read(bench.path("x.tgz")).unwrap()[..10];
     assert_eq!(header[..2], [0x1f, 0x8b]);
     assert_eq!(header[3], 0, "flags: no name, no comment");

@@ -96,6 +96,12 @@ impl Debian {
         if let Some(word) = [&suite].into_iter().chain(&include).find(|word| !plain(word)) {
             return Err(format!("`{word}` is neither a Debian suite nor a package name"));
         }
+        // It becomes an argument of its own, which must not be taken for an option.
+        if let Some(mirror) =
+            mirror.as_ref().filter(|mirror| !mirror.contains("://") || mirror.starts_with('-'))
+        {
+            return Err(format!("mirror `{mirror}` is not a URL"));
+        }
         include.sort();
         include.dedup();
         Ok(Self { suite, include, variant, mirror })

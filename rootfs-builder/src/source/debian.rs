@@ -55,12 +55,22 @@ fn fetch(debian: &Debian, shop: &Workshop, tar: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Debian's name for what Go calls `arch` (image-spec names platforms as Go does).
+fn debian_arch(arch: &str) -> &str {
+    match arch {
+        "386" => "i386",
+        "arm" => "armhf",
+        "ppc64le" => "ppc64el",
+        same => same,
+    }
+}
+
 fn run_mmdebstrap(debian: &Debian, arch: &str, to: &Path) -> Result<()> {
     let mut command = Command::new("mmdebstrap");
     command
         .env("SOURCE_DATE_EPOCH", MMDEBSTRAP_EPOCH)
         .arg(format!("--variant={}", debian.variant.name()))
-        .arg(format!("--architectures={arch}"))
+        .arg(format!("--architectures={}", debian_arch(arch)))
         .args(["--format=tar", "--quiet"])
         .arg("--aptopt=Acquire::Languages \"none\"");
     if !debian.include.is_empty() {

@@ -58,6 +58,9 @@ fn open(path: &Path) -> Result<Arc<File>> {
     let mut plain: Box<dyn io::Read> = match &magic[..n] {
         // Several gzip members one after another are one stream.
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            Box::new(zstd::Decoder::with_buffer(input).doing(|| format!("decompress {}", path.display()))?)
+        }
         [b'B', b'Z', b'h', _] | [0xfd, b'7', b'z', b'X'] => {
             return Err(Error::new(format!("{} is compressed with bzip2 or xz", path.display()))
                 .next("decompress it first; gzip and zstd are read as they are"));
