@@ -161,3 +161,26 @@ fn a_verbatim_layer_keeps_its_bytes() {
     let blobs = fs::read_dir(bench.path("layout/blobs/sha256")).unwrap();
     assert!(blobs.into_iter().any(|blob| fs::read(blob.unwrap().path()).unwrap() == hostile));
 }
+
+/// The second wall: entries that no merge has cleaned meet the kernel's refusal (openat2(2), RESOLVE_NO_SYMLINKS).
+#[test]
+fn the_tree_itself_follows_no_link() {
+    use rootfs_builder::entry::{Data, Entry, Kind, Meta, Mtime};
+
+    let entry =
+        |path: &str, kind| Entry { path: path.into(), kind, meta: Meta::root(0o644, Mtime::default()) };
+    for path in ["link/canary", "link/new", "../outside/new", "d/../../outside/new"] {
+        let bench = Bench::new();
+        let canary = bench.write("outside/canary", "alive");
+        let outside = bench.path("outside").into_os_string().into_encoded_bytes();
+        let entries = [
+            entry("d", Kind::Dir),
+            entry("link", Kind::Symlink(outside)),
+            entry(path, Kind::File(Data::bytes("dead"))),
+        ];
+        let error = rootfs_builder::tree::write(&entries, &bench.path("root"), false);
+        assert!(error.is_err(), "{path} was written");
+        assert_eq!(fs::read_to_string(canary).unwrap(), "alive");
+        assert_eq!(fs::read_dir(bench.path("outside")).unwrap().count(), 1, "{path}");
+    }
+}

@@ -114,3 +114,16 @@ fn the_probe_is_found_beside_the_program() {
     assert!(run(&["build", "--from", "probe", "--no-chown", "--output", "tree:root"]).status.success());
     assert!(bench.path("root/bin/probe").is_file());
 }
+
+#[test]
+fn the_recipe_of_the_readme_is_one() {
+    let readme = include_str!("../README.md");
+    let start = readme.find("```toml\n").unwrap() + "```toml\n".len();
+    let text = &readme[start..start + readme[start..].find("```").unwrap()];
+    let recipe = rootfs_builder::recipe::Recipe::parse(text, "README.md").unwrap();
+    assert_eq!(recipe.layers[0].files.len(), 8);
+    for line in text.lines().filter_map(|line| line.strip_prefix("# from")) {
+        let layer = format!("[[layer]]\nfrom{line}\n");
+        rootfs_builder::recipe::Recipe::parse(&layer, "README.md").unwrap();
+    }
+}

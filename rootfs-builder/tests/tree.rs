@@ -191,3 +191,16 @@ fn times_in_a_tarball_are_kept_up_to_the_epoch() {
         assert_eq!(fs::metadata(path).unwrap().mtime(), expected);
     }
 }
+
+#[test]
+fn an_opaque_root_hides_every_lower_layer() {
+    let bench = Bench::new();
+    bench.write(
+        "r.toml",
+        "[[layer]]\nfrom = 'busybox'\n[[layer]]\nopaque = ['/']\nfiles = [{ path = '/a', content = '' }]",
+    );
+    bench.build(&["r.toml", "--output", "tree:root", "--no-chown"]);
+    let names: Vec<_> =
+        fs::read_dir(bench.path("root")).unwrap().map(|item| item.unwrap().file_name()).collect();
+    assert_eq!(names, ["a"]);
+}
