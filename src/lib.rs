@@ -1,5 +1,8 @@
 //! jug: a daemonless OCI runtime and container engine.
+pub mod apply;
 pub mod bundle;
+pub mod cgroup;
+pub mod container;
 pub mod error;
 pub mod host;
 pub mod plan;

@@ -109,6 +109,34 @@ pub fn dup_onto(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
     Ok(())
 }
 
+/// Moves `fd` to a number of its own choice, close-on-exec; the number must be free or the caller's to overwrite.
+pub fn place(fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
+    if fd.as_raw_fd() == number {
+        return Ok(());
+    }
+    // SAFETY: only the child uses this, before it closes everything that is not placed.
+    check!(unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) }, "dup3({}, {number})", shown(fd))?;
+    Ok(())
+}
+
+/// A descriptor that [`place`] put at a known number.
+pub fn placed(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the number was just made by `place` and stays open until exec.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Opens /dev/null on each of stdin, stdout and stderr that is closed: else the next file opened would become one, and
+/// with it the container's.
+pub fn ensure_stdio() -> Result<()> {
+    for number in 0..3 {
+        if inherited(number).is_none() {
+            // SAFETY: a constant path; open(2) returns the lowest free number, which is this one.
+            check!(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) }, "open(\"/dev/null\")")?;
+        }
+    }
+    Ok(())
+}
+
 pub fn set_cloexec(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
     let flag = if on { libc::FD_CLOEXEC } else { 0 };
     // SAFETY: plain fcntl on an open descriptor.
@@ -150,4 +178,15 @@ pub fn poll(fds: &[(BorrowedFd<'_>, i16)], timeout_ms: i32) -> Result<Vec<bool>>
         return Err(Error::call(format_args!("poll({} fds, {timeout_ms})", set.len()), errno()));
     }
     Ok(set.iter().map(|p| n > 0 && p.revents != 0).collect())
+}
+
+/// A copy of `fd` with the lowest free number from `least` on, close-on-exec.
+pub fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> Result<OwnedFd> {
+    // SAFETY: plain fcntl on an open descriptor.
+    let copy = check!(
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) },
+        "fcntl({}, F_DUPFD_CLOEXEC, {least})",
+        shown(fd)
+    )?;
+    Ok(owned(copy as i64))
 }

@@ -53,10 +53,24 @@ pub fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Exit>> {
     }
 }
 
-/// Reaps any dead child that is not waited for by name (the orphans a subreaper inherits).
-pub fn reap_orphans() {
-    // SAFETY: WNOHANG wait for any child; no status is wanted.
-    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+/// Reaps dead children other than `main`: the orphans that a subreaper inherits.
+pub fn reap_orphans(main: i32) {
+    loop {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: info is valid for the kernel to fill, and zeroed for the case that nobody is dead.
+        let pid = unsafe {
+            if libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) != 0 {
+                return;
+            }
+            info.assume_init().si_pid()
+        };
+        if pid == 0 || pid == main {
+            return;
+        }
+        // SAFETY: reaps exactly the dead child that was just found.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+    }
 }
 
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {

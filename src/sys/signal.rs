@@ -71,6 +71,18 @@ pub fn reset() -> Result<()> {
     if ret < 0 { Err(Error::call("sigprocmask(SIG_SETMASK)", errno())) } else { Ok(()) }
 }
 
+/// Children that end leave no zombie, until the next exec (SA_NOCLDWAIT; exec resets the flags, sigaction(2)).
+pub fn reap_children_at_once() -> Result<()> {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a zeroed sigaction is SIG_DFL with an empty mask; only the flags are set.
+    let ret = unsafe {
+        (*action.as_mut_ptr()).sa_flags = libc::SA_NOCLDWAIT;
+        libc::sigaction(libc::SIGCHLD, action.as_ptr(), std::ptr::null_mut())
+    };
+    check!(ret, "sigaction(SIGCHLD, SA_NOCLDWAIT)")?;
+    Ok(())
+}
+
 fn full_set() -> libc::sigset_t {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigfillset initialises the set.
