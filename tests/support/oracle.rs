@@ -145,6 +145,17 @@ impl Oracle {
         self.program.len()
     }
 
+    /// libseccomp 2.5.4 forgets to load the number when the call it puts first does not exist on an architecture
+    /// (aarch64 and `stat`, for one): the section then compares the architecture with numbers. Such a program is no
+    /// oracle.
+    pub fn loads_numbers(&self) -> bool {
+        let switch = self.program.iter().enumerate().filter(|(_, insn)| insn.code == 0x15);
+        switch
+            .filter(|(_, insn)| [0xc000_003e, 0x4000_0003, 0xc000_00b7, 0x4000_0028].contains(&insn.k))
+            .map(|(at, insn)| &self.program[at + 1 + usize::from(insn.jt)])
+            .all(|first| first.code == 0x06 || first.code == 0x05 || (first.code, first.k) == (0x20, 0))
+    }
+
     /// What runc's filter returns: its ENOSYS stub, then libseccomp's program.
     pub fn run(&self, call: &Call) -> u32 {
         if self.past_newest(call) { ENOSYS } else { bpf::run(&self.program, call) }

@@ -88,7 +88,7 @@ pub fn generate(random: &mut Random, native: Arch) -> LinuxSeccomp {
     };
     let mut profile = json!({ "defaultAction": random.pick(&ACTIONS), "syscalls": [] });
     if random.below(2) == 0 {
-        profile["defaultErrnoRet"] = json!(random.pick(&[1, 22, 38, 4095]));
+        profile["defaultErrnoRet"] = json!(random.pick(&[1, 22, 38, 4094]));
     }
     if random.below(4) > 0 {
         profile["architectures"] = archs.iter().filter(|_| random.below(3) > 0).copied().collect();
