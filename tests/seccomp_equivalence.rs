@@ -71,9 +71,9 @@ fn conditional(profile: &LinuxSeccomp) -> Vec<u32> {
 #[derive(Default, Debug)]
 struct Tally {
     calls: usize,
-    /// libseccomp returns what no rule that matches asks for.
+    /// libseccomp returns what no matching rule asks for: see tests/support/model.rs.
     libseccomp_wrong: usize,
-    /// Several rules with different actions match, and libseccomp chose another one.
+    /// For the same reason it misses one of several matching rules and chooses the next.
     other_choice: usize,
 }
 
@@ -170,6 +170,28 @@ fn fixture_is_equivalent(name: &str, native: Arch) {
         theirs.instructions(),
         begin.elapsed().as_secs_f64() * 1e6 / f64::from(rounds)
     );
+}
+
+#[test]
+fn the_tables_have_libseccomp_s_numbers() {
+    for arch in Arch::ALL {
+        let theirs = oracle::names(arch);
+        assert!(theirs.len() > 300, "{arch:?}: libseccomp lists only {} calls", theirs.len());
+        for (number, name) in &theirs {
+            let ours = tables::numbers(name).and_then(|row| row.on(arch));
+            assert_eq!(ours, Some(*number), "{name} on {arch:?}");
+        }
+        let newest = theirs.iter().map(|(number, _)| number & 0xffff).filter(|number| *number < 500).max();
+        for (name, row) in tables::all() {
+            // uretprobe and uprobe fill old holes on x86_64.
+            let new =
+                row.on(arch).is_none_or(|number| Some(number & 0xffff) > newest) || name.ends_with("probe");
+            assert!(
+                new || theirs.iter().any(|(_, known)| known == name),
+                "{name} does not exist on {arch:?}"
+            );
+        }
+    }
 }
 
 #[test]

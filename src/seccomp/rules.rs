@@ -40,8 +40,13 @@ impl Condition {
         Condition { arg, test: Test::Masked { mask: u64::MAX, value }, negated: false }
     }
 
-    /// The condition on an architecture whose arguments have 32 bits; `None` when it always holds there.
-    pub fn narrowed(self) -> Option<Self> {
+    /// The condition as an architecture can test it, with 64 bits (`wide`) or the low 32; `None` when it always holds.
+    pub fn on(self, wide: bool) -> Option<Self> {
+        match self.test {
+            Test::Masked { mask: 0, .. } => return None,
+            _ if wide => return Some(self),
+            _ => {}
+        }
         let low = |value: u64| value & u64::from(u32::MAX);
         let test = match self.test {
             Test::Masked { mask, .. } if low(mask) == 0 => return None,

@@ -225,15 +225,14 @@ fn conditions(alternative: &[Condition], mention: &Mention, arch: Arch) -> Vec<C
     let muxed = mention.multiplexed != 0;
     let first = muxed.then(|| Condition::equal(0, u64::from(mention.multiplexed)));
     let others = alternative.iter().copied().filter(|condition| !(muxed && condition.arg == 0));
-    first
-        .into_iter()
-        .chain(others)
-        .filter_map(|condition| if arch.wide() { Some(condition) } else { condition.narrowed() })
-        .collect()
+    first.into_iter().chain(others).filter_map(|condition| condition.on(arch.wide())).collect()
 }
 
 /// Which of two lists of conditions libseccomp tests first: later arguments before earlier ones, equality before
 /// less-than before greater-than, and of two bounds the tighter.
+///
+/// Of two identical lists the first in the profile decides, and a list that is the beginning of another goes first;
+/// libseccomp refuses most such pairs when their actions differ (EEXIST), and runc then does not start.
 fn precedence(a: &[Condition], b: &[Condition]) -> Ordering {
     let rank = |condition: &Condition| {
         let (class, value) = match (condition.test, condition.negated) {

@@ -1,9 +1,10 @@
 //! What a profile says of one call, read off the profile with nothing clever in between.
 //!
-//! The arbiter between jug and libseccomp: 2.5.4 compiles some profiles wrongly (its accumulator tracking mixes the two
-//! words of an argument when several ordering conditions on it are alternatives). Where it and jug differ, the model
-//! says who is right. It knows no ranges, no trees and no instructions; numbers come from the tables, which are
-//! compared with libseccomp's on their own.
+//! The arbiter between jug and libseccomp: 2.5.4 compiles some profiles wrongly. When the nested conditions of one rule
+//! fail, its program goes on to the next rule for the call without loading the argument again, and compares whichever
+//! word was loaded last (`rule a0 != 5 && a2 & 5 == 5` before `rule a0 < 255`, for one). Where libseccomp and jug differ,
+//! the model says who is right. It knows no ranges, no trees and no instructions; numbers come from the tables, which
+//! are compared with libseccomp's on their own.
 
 use crate::bpf::Call;
 use jug::seccomp::{Arch, tables};
@@ -93,8 +94,8 @@ fn matches(name: &str, conditions: &[LinuxSeccompArg], arch: Arch, call: &Call) 
     let tests = |arg: &LinuxSeccompArg| {
         let low = |value: u64| if arch.wide() { value } else { value & 0xffff_ffff };
         let (value, second) = (low(arg.value()), low(arg.value_two().unwrap_or(0)));
-        // Narrow architectures lose a mask that lies in the high word; libseccomp then has no condition left.
-        (!(arg.op() == Op::ScmpCmpMaskedEq && value == 0 && !arch.wide()))
+        // A mask without bits is no condition; narrow architectures see only the low half of one.
+        (!(arg.op() == Op::ScmpCmpMaskedEq && value == 0))
             .then(|| holds(arg.op(), low(call.args[arg.index()]), value, second))
     };
     if tables::numbers(name).and_then(|row| row.on(arch)) == Some(call.number) {
@@ -107,9 +108,9 @@ fn matches(name: &str, conditions: &[LinuxSeccompArg], arch: Arch, call: &Call) 
     }
     let multiplexed = tables::multiplexed(name).filter(|way| arch == Arch::X86 && way.number == call.number);
     let Some(way) = multiplexed else { return Match::No };
-    let others = conditions.iter().filter(|arg| arg.index() != 0).filter_map(tests);
+    let mut others = conditions.iter().filter(|arg| arg.index() != 0).filter_map(tests);
     let first = call.args[0] as u32 == way.call;
-    if first && others.fold(true, |all, holds| all && holds) { Match::Here } else { Match::No }
+    if first && others.all(|holds| holds) { Match::Here } else { Match::No }
 }
 
 fn holds(op: Op, argument: u64, value: u64, second: u64) -> bool {

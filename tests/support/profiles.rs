@@ -57,7 +57,7 @@ const VALUES: [u64; 14] =
 fn names() -> Vec<&'static str> {
     let old = |row: tables::Numbers| {
         let number = Arch::ALL.into_iter().filter(|arch| *arch != Arch::X32).find_map(|arch| row.on(arch));
-        number.is_some_and(|number| number < 450 || number > 0xf_0000)
+        number.is_some_and(|number| !(450..=0xf_0000).contains(&number))
     };
     tables::all()
         .filter(|(name, row)| old(*row) && !["uprobe", "uretprobe"].contains(name))

@@ -452,7 +452,7 @@ pub(super) static NUMBERS: &[(&str, [i32; 5])] = &[
     ("arm_fadvise64_64", [-1, -1, -1, -1, 270]),
     ("inotify_rm_watch", [255, 293, 255, 28, 318]),
     ("lsm_list_modules", [461, 461, 461, 461, 461]),
-    ("map_shadow_stack", [453, 453, 453, 453, 453]),
+    ("map_shadow_stack", [453, 453, -1, 453, 453]),
     ("pciconfig_iobase", [-1, -1, -1, -1, 271]),
     ("process_mrelease", [448, 448, 448, 448, 448]),
     ("process_vm_readv", [310, 347, 539, 270, 376]),
