@@ -39,7 +39,9 @@ fn past_newest(profile: &LinuxSeccomp, listed: &[Arch], call: &Call) -> bool {
     let names = || profile.syscalls().iter().flatten().flat_map(|entry| entry.names());
     let newest = |arch: Arch| {
         names()
-            .filter(|name| arch != Arch::X86 || tables::multiplexed(name).is_none())
+            .filter(|name| {
+                arch != Arch::X86 || tables::numbers(name).is_none_or(|row| row.multiplexed().is_none())
+            })
             .filter_map(|name| tables::numbers(name).and_then(|row| row.on(arch)))
             .max()
             .unwrap_or(0)
@@ -106,7 +108,8 @@ fn matches(name: &str, conditions: &[LinuxSeccompArg], arch: Arch, call: &Call) 
             false => Match::No,
         };
     }
-    let multiplexed = tables::multiplexed(name).filter(|way| arch == Arch::X86 && way.number == call.number);
+    let multiplexed = tables::numbers(name).and_then(|row| row.multiplexed());
+    let multiplexed = multiplexed.filter(|way| arch == Arch::X86 && way.number == call.number);
     let Some(way) = multiplexed else { return Match::No };
     let mut others = conditions.iter().filter(|arg| arg.index() != 0).filter_map(tests);
     let first = call.args[0] as u32 == way.call;
