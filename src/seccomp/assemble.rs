@@ -145,6 +145,9 @@ impl Backwards<'_> {
 
     /// A few lone numbers in a background that is otherwise of one colour: cheaper to name than to bisect.
     fn lone_numbers(&mut self, ranges: &[Range]) -> Option<Target> {
+        if ranges.len() > 2 * LONE_NUMBERS + 1 {
+            return None;
+        }
         let lone = |at: usize| ranges.get(at + 1).is_some_and(|next| next.first == ranges[at].first + 1);
         let background = (0..ranges.len()).find(|at| !lone(*at)).map(|at| ranges[at].outcome)?;
         let others = || (0..ranges.len()).filter(|at| ranges[*at].outcome != background);

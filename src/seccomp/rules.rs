@@ -13,6 +13,9 @@ pub const KILL_THREAD: u32 = 0;
 /// `SECCOMP_RET_ERRNO | ENOSYS`.
 pub const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
+/// The highest error number a system call can return.
+const MAX_ERRNO: u32 = 4095;
+
 /// A comparison of one argument. Less-than and not-equal are the negations of the others, hence `negated`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Condition {
@@ -37,8 +40,13 @@ impl Condition {
         Condition { arg, test: Test::Masked { mask: u64::MAX, value }, negated: false }
     }
 
-    /// The condition on an architecture whose arguments have 32 bits; `None` when it always holds there.
-    pub fn narrowed(self) -> Option<Self> {
+    /// The condition as an architecture can test it, with 64 bits (`wide`) or the low 32; `None` when it always holds.
+    pub fn on(self, wide: bool) -> Option<Self> {
+        match self.test {
+            Test::Masked { mask: 0, .. } => return None,
+            _ if wide => return Some(self),
+            _ => {}
+        }
         let low = |value: u64| value & u64::from(u32::MAX);
         let test = match self.test {
             Test::Masked { mask, .. } if low(mask) == 0 => return None,
@@ -91,10 +99,8 @@ pub fn read(profile: &LinuxSeccomp) -> Result<Rules<'_>> {
         default_action,
         rules,
         notify: entries.iter().any(|entry| entry.action() == ScmpActNotify),
-        // runc's patchbpf: a profile that lets unknown calls pass (or a tracer decide) is left alone; one that
-        // already answers ENOSYS needs no second way to say so.
-        enosys_past_newest: !matches!(default, ScmpActAllow | ScmpActLog | ScmpActTrace)
-            && default_action != ENOSYS,
+        // runc's patchbpf: a profile that lets unknown calls pass, or a tracer decide, is left alone.
+        enosys_past_newest: !matches!(default, ScmpActAllow | ScmpActLog | ScmpActTrace),
     })
 }
 
@@ -165,19 +171,19 @@ fn condition(arg: &LinuxSeccompArg) -> Condition {
 
 /// The value the filter returns: the action in the high half, errno or trace data in the low one (seccomp(2)).
 fn return_value(action: LinuxSeccompAction, errno: Option<u32>, pointer: impl Fn() -> String) -> Result<u32> {
-    let data = || match errno {
+    let data = |limit| match errno {
         // runc's default when the profile says nothing.
         None => Ok(libc::EPERM as u32),
-        Some(errno) if errno <= libc::SECCOMP_RET_DATA => Ok(errno),
-        Some(errno) => Err(Error::new(format!("{}: {errno} does not fit", pointer()))
-            .why("a filter returns 16 bits of data beside its action")),
+        Some(errno) if errno <= limit => Ok(errno),
+        Some(errno) => Err(Error::new(format!("{}: {errno} is above {limit}", pointer()))
+            .why("the kernel would cut it down and return another number")),
     };
     Ok(match action {
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => KILL_THREAD,
         LinuxSeccompAction::ScmpActKillProcess => libc::SECCOMP_RET_KILL_PROCESS,
         LinuxSeccompAction::ScmpActTrap => libc::SECCOMP_RET_TRAP,
-        LinuxSeccompAction::ScmpActErrno => libc::SECCOMP_RET_ERRNO | data()?,
-        LinuxSeccompAction::ScmpActTrace => libc::SECCOMP_RET_TRACE | data()?,
+        LinuxSeccompAction::ScmpActErrno => libc::SECCOMP_RET_ERRNO | data(MAX_ERRNO)?,
+        LinuxSeccompAction::ScmpActTrace => libc::SECCOMP_RET_TRACE | data(libc::SECCOMP_RET_DATA)?,
         LinuxSeccompAction::ScmpActNotify => libc::SECCOMP_RET_USER_NOTIF,
         LinuxSeccompAction::ScmpActLog => libc::SECCOMP_RET_LOG,
         LinuxSeccompAction::ScmpActAllow => libc::SECCOMP_RET_ALLOW,

@@ -20,7 +20,9 @@ impl Call {
             0 => self.number,
             4 => self.arch,
             8 | 12 => 0,
-            16..64 if offset % 4 == 0 => half(self.args[(offset as usize - 16) / 8], offset % 8 == 4),
+            16..64 if offset.is_multiple_of(4) => {
+                half(self.args[(offset as usize - 16) / 8], offset % 8 == 4)
+            }
             _ => panic!("load from offset {offset} of seccomp_data"),
         }
     }
@@ -34,7 +36,7 @@ pub fn check(program: &[sock_filter]) -> Result<(), String> {
     for (at, insn) in program.iter().enumerate() {
         let inside = |distance: u32| at as u64 + 1 + u64::from(distance) < program.len() as u64;
         let fine = match insn.code {
-            0x20 => insn.k < 64 && insn.k % 4 == 0,
+            0x20 => insn.k < 64 && insn.k.is_multiple_of(4),
             0x05 => inside(insn.k),
             0x15 | 0x25 | 0x35 | 0x45 => inside(insn.jt.into()) && inside(insn.jf.into()),
             0x54 | 0x06 => true,

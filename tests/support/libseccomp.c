@@ -1,7 +1,7 @@
 /* The oracle: what libseccomp makes of a profile, as runc feeds it. Test only; jug never links libseccomp.
  *
  * stdin, one directive a line: "default ACTION", "arch TOKEN" (hexadecimal), "only" (drops the build architecture),
- * "rule ACTION NAME [INDEX OP A B]..." (actions and operators as libseccomp numbers them, all hexadecimal).
+ * "rule ACTION NAME [INDEX OP A B]...", "names TOKEN" (lists "name NUMBER NAME") (actions and operators as libseccomp numbers them, all hexadecimal).
  * stdout: "unknown NAME", "newest TOKEN NUMBER" (the highest number any rule names, signed), then "error RC LINE" or
  * one "CODE JT JF K" line per instruction. */
 #include <errno.h>
@@ -49,6 +49,14 @@ int main(void)
 				fail("seccomp_arch_remove");
 			memmove(archs, archs + 1, sizeof archs - sizeof *archs);
 			arch_count--;
+		} else if (sscanf(line, "names %" SCNx32, &action) == 1) {
+			for (int i = 0; i < 0xf0010; i = i == 0x3ff ? 0xf0000 : i + 1) {
+				int bit = action == SCMP_ARCH_X32 ? 0x40000000 : 0;
+				char *known = seccomp_syscall_resolve_num_arch(action, bit + i);
+				if (known)
+					printf("name %d %s\n", bit + i, known);
+				free(known);
+			}
 		} else if (sscanf(line, "arch %" SCNx32, &action) == 1) {
 			int rc = seccomp_arch_add(ctx, action);
 			if (rc == -EEXIST)

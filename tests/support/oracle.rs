@@ -23,8 +23,8 @@ pub struct Oracle {
     pub unknown: Vec<String>,
 }
 
-/// libseccomp refused a rule, and runc would have refused the profile.
-#[derive(Debug)]
+/// libseccomp refused a rule (-EEXIST: it contradicts another), and runc would have refused the profile.
+#[derive(Debug, PartialEq)]
 pub struct Refused(pub i32);
 
 /// Builds the C program once.
@@ -100,19 +100,31 @@ fn directives(profile: &LinuxSeccomp, native: Arch) -> String {
     text
 }
 
-pub fn compile(profile: &LinuxSeccomp, native: Arch) -> Result<Oracle, Refused> {
+/// The calls libseccomp knows for `arch`, as it numbers them: its real numbers, and no pseudo ones.
+pub fn names(arch: Arch) -> Vec<(u32, String)> {
+    let lines = ask(&format!("default 0\nnames {:x}\n", token(arch)));
+    let pairs = lines.lines().filter_map(|line| line.strip_prefix("name ")?.split_once(' '));
+    pairs.map(|(number, name)| (number.parse().expect("a number"), name.to_owned())).collect()
+}
+
+fn ask(directives: &str) -> String {
     let mut child = Command::new(libseccomp())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("start the libseccomp oracle");
     let mut stdin = child.stdin.take().expect("its stdin");
-    stdin.write_all(directives(profile, native).as_bytes()).expect("write to the oracle");
+    stdin.write_all(directives.as_bytes()).expect("write to the oracle");
     drop(stdin);
     let out = child.wait_with_output().expect("wait for the oracle");
     assert!(out.status.success(), "the libseccomp oracle failed: {}", out.status);
+    String::from_utf8(out.stdout).expect("text")
+}
+
+pub fn compile(profile: &LinuxSeccomp, native: Arch) -> Result<Oracle, Refused> {
+    let answer = ask(&directives(profile, native));
     let mut oracle = Oracle { program: Vec::new(), newest: Vec::new(), unknown: Vec::new() };
-    for line in String::from_utf8(out.stdout).expect("text").lines() {
+    for line in answer.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         let hex = |at: usize| u32::from_str_radix(words[at], 16).expect("a hexadecimal number");
         match words[0] {
@@ -143,6 +155,17 @@ pub fn compile(profile: &LinuxSeccomp, native: Arch) -> Result<Oracle, Refused> 
 impl Oracle {
     pub fn instructions(&self) -> usize {
         self.program.len()
+    }
+
+    /// libseccomp 2.5.4 forgets to load the number when the call it puts first does not exist on an architecture
+    /// (aarch64 and `stat`, for one): the section then compares the architecture with numbers. Such a program is no
+    /// oracle.
+    pub fn loads_numbers(&self) -> bool {
+        let switch = self.program.iter().enumerate().filter(|(_, insn)| insn.code == 0x15);
+        switch
+            .filter(|(_, insn)| [0xc000_003e, 0x4000_0003, 0xc000_00b7, 0x4000_0028].contains(&insn.k))
+            .map(|(at, insn)| &self.program[at + 1 + usize::from(insn.jt)])
+            .all(|first| first.code == 0x06 || first.code == 0x05 || (first.code, first.k) == (0x20, 0))
     }
 
     /// What runc's filter returns: its ENOSYS stub, then libseccomp's program.
