@@ -124,7 +124,7 @@ fn own_cgroup() -> Result<PathBuf> {
 }
 
 /// In the initial user namespace the map is the identity over all ids (user_namespaces(7)).
-fn in_user_namespace() -> bool {
+pub fn in_user_namespace() -> bool {
     read("/proc/self/uid_map").is_ok_and(|map| {
         let mut words = map.split_whitespace();
         !(words.next() == Some("0") && words.next() == Some("0") && words.next() == Some("4294967295"))

@@ -2,6 +2,7 @@
 pub mod apply;
 pub mod bundle;
 pub mod cgroup;
+pub mod cli;
 pub mod container;
 pub mod error;
 pub mod host;

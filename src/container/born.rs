@@ -9,7 +9,7 @@ use crate::apply::opened::{self, Trees};
 use crate::apply::process::{Filter, become_program, prepare};
 use crate::apply::program::Program;
 use crate::apply::root::RootDir;
-use crate::apply::{console, devices, hooks, mounts, namespaces, paths, sysctl};
+use crate::apply::{console, hooks, mounts, namespaces, paths, sysctl};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
@@ -36,11 +36,10 @@ enum Listener<'a> {
 }
 
 /// Never returns: the process becomes its program or ends.
-pub fn born(newborn: Newborn<'_>) -> ! {
+pub fn born(mut newborn: Newborn<'_>) -> ! {
     process::set_name("jug:init");
     let plan = newborn.plan;
-    let made = build(newborn.plan, newborn.trees, newborn.joined, &newborn);
-    let program = match made {
+    let program = match build(&mut newborn) {
         Ok(program) => program,
         Err(e) => end(&Listener::Maker(&newborn.sync), &e),
     };
@@ -72,15 +71,15 @@ fn end(listener: &Listener<'_>, error: &Error) -> ! {
 }
 
 /// The container's inside, one step a line.
-fn build(plan: &Plan, trees: Option<Trees>, joined: &Joined, newborn: &Newborn<'_>) -> Result<Program> {
-    let sync = &newborn.sync;
+fn build(newborn: &mut Newborn<'_>) -> Result<Program> {
+    let (plan, sync, trees) = (newborn.plan, &newborn.sync, newborn.trees.take());
     if newborn.wait_for_move && !plan.namespaces.makes(Kind::User) {
         sync.expect(Word::Build)?;
     }
     for tasks in newborn.v1_tasks {
         fd::write_all(tasks.as_fd(), b"0")?;
     }
-    namespaces::settle(&plan.namespaces, joined, newborn.rootless, sync)?;
+    namespaces::settle(&plan.namespaces, newborn.joined, newborn.rootless, sync)?;
     process::setsid()?;
     path::umask(0);
     if plan.namespaces.has(Kind::Mount) {
@@ -173,25 +172,22 @@ fn wait_for_start(
     keep: u32,
 ) -> Result<(BorrowedFd<'static>, Option<BorrowedFd<'static>>)> {
     let first = 3 + keep as i32;
-    // Out of the way first: either may already stand where the other has to go.
-    let barrier = fd::duplicate_above(start.as_fd(), first + 2)?;
-    let agent = agent.map(|agent| fd::duplicate_above(agent.as_fd(), first + 2)).transpose()?;
+    // Out of the way first: either may already stand where the other has to go. None of these numbers is ever closed by
+    // its owner: the process leaves by exec or _exit.
+    let above = |fd: &OwnedFd| fd::duplicate_above(fd.as_fd(), first + 2).map(std::mem::ManuallyDrop::new);
+    let (barrier, agent) = (above(start)?, agent.map(above).transpose()?);
     fd::place(barrier.as_fd(), first)?;
-    let mut last = first;
-    if let Some(agent) = &agent {
-        last += 1;
-        fd::place(agent.as_fd(), last)?;
-    }
-    fd::close_between(last + 1, u32::MAX)?;
-    std::mem::forget((barrier, agent.as_ref().map(|_| ())));
-    let barrier = fd::placed(first);
-    let agent = agent.map(|owned| {
-        std::mem::forget(owned);
-        fd::placed(last)
-    });
+    let agent = match agent {
+        Some(agent) => {
+            fd::place(agent.as_fd(), first + 1)?;
+            Some(fd::placed(first + 1))
+        }
+        None => None,
+    };
+    fd::close_between(first + 1 + i32::from(agent.is_some()), u32::MAX)?;
     let mut byte = [0];
-    fd::read(barrier, &mut byte)?;
-    Ok((barrier, agent))
+    fd::read(fd::placed(first), &mut byte)?;
+    Ok((fd::placed(first), agent))
 }
 
 /// After the start: the last hooks, then the program. Returns why not.
@@ -206,7 +202,3 @@ fn live(plan: &Plan, program: &Program, agent: Option<(BorrowedFd<'_>, Vec<u8>)>
     let filter = plan.seccomp.as_ref().map(|seccomp| Filter { plan: seccomp, agent });
     become_program(&plan.process, program, filter.as_ref(), keep)
 }
-
-// `devices` is called by `mounts::build`; named here so that the list of rooms that make an inside is complete.
-#[expect(unused_imports, reason = "see above")]
-use devices as _;

@@ -134,6 +134,11 @@ impl Plan {
         })
     }
 
+    /// The compiled filter of a profile, as `create` and `exec` load it.
+    pub fn seccomp(profile: &oci_spec::runtime::LinuxSeccomp) -> Result<SeccompPlan> {
+        seccomp(profile)
+    }
+
     /// Whether the child must stop between its mounts and the pivot, for hooks of the runtime namespace.
     pub fn hooks_before_pivot(&self) -> bool {
         !self.hooks.prestart.is_empty() || !self.hooks.create_runtime.is_empty()

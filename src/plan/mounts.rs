@@ -223,6 +223,20 @@ pub fn propagation(word: &str) -> Option<u64> {
     })
 }
 
+/// Every option word that is understood, sorted; others go to the file system as data.
+pub fn known_options() -> Vec<String> {
+    const PROPAGATION: [&str; 4] = ["shared", "slave", "private", "unbindable"];
+    const OTHER: [&str; 5] = ["bind", "rbind", "tmpcopyup", "idmap", "ridmap"];
+    let mut words: Vec<String> = OTHER.map(str::to_owned).to_vec();
+    for word in PROPAGATION.into_iter().chain(ATTRIBUTES.iter().map(|(word, ..)| *word)) {
+        words.push(word.to_owned());
+        words.push(format!("r{word}"));
+    }
+    words.extend(SUPERBLOCK.iter().map(|(word, _)| (*word).to_owned()));
+    words.sort();
+    words
+}
+
 impl Words {
     fn read(options: &[String]) -> Self {
         let mut words = Self::default();

@@ -163,14 +163,8 @@ fn capabilities(process: &Process, host: &Host, warnings: &mut Vec<String>) -> C
     let ambient = grantable(sets.ambient());
     let mut plan = CapabilityPlan { bounding, effective, inheritable, permitted, ambient };
     // The kernel refuses ambient capabilities that are not both permitted and inheritable (capabilities(7)).
-    let impossible = plan.ambient & !(plan.permitted & plan.inheritable);
-    if impossible != 0 {
-        warnings.push(format!(
-            "/process/capabilities/ambient: not permitted and inheritable, ignored: {}",
-            names(impossible)
-        ));
-        plan.ambient &= !impossible;
-    }
+    // runc drops those without a word, and its own older `spec` asked for them: so do we.
+    plan.ambient &= plan.permitted & plan.inheritable;
     plan.effective &= plan.permitted;
     if missing != 0 {
         warnings.push(format!(
