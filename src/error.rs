@@ -89,7 +89,8 @@ impl Error {
             let some = |s: String| (!s.is_empty()).then_some(s);
             Some(Error { errno, what, why: some(why), next: some(next) })
         }
-        all(bytes).unwrap_or_else(|| Error::new(format!("container init sent {} unreadable bytes", bytes.len())))
+        all(bytes)
+            .unwrap_or_else(|| Error::new(format!("container init sent {} unreadable bytes", bytes.len())))
     }
 }
 
