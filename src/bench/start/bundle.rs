@@ -19,6 +19,10 @@ const SPEC: &str = include_str!("spec.json");
 /// those of containers/common's seccomp.json (Apache-2.0), minus what needs a capability that the container lacks.
 const PROFILE: &str = include_str!("seccomp.json");
 
+/// What /answer exits with: the error number of clone3(2) without arguments. The profile hides the call.
+pub const ANSWER_PLAIN: i32 = libc::EINVAL;
+pub const ANSWER_SECCOMP: i32 = libc::ENOSYS;
+
 pub struct Bundles {
     pub rootfs: PathBuf,
     /// The default spec, running /true.
@@ -27,6 +31,8 @@ pub struct Bundles {
     pub seccomp: PathBuf,
     /// The default spec, running /pause, which never ends: what `exec` goes into.
     pub pause: PathBuf,
+    /// `plain` and `seccomp`, running /answer, which shows whether a container was made and the profile is in force.
+    pub answers: [PathBuf; 2],
     /// The compiled profile, an array of `struct sock_filter`.
     pub filter: PathBuf,
 }
@@ -40,19 +46,23 @@ impl Bundles {
         }
         write_program(&rootfs.join("true"), EXIT)?;
         write_program(&rootfs.join("pause"), PAUSE)?;
+        write_program(&rootfs.join("answer"), ANSWER)?;
 
         let mut spec: Value = serde_json::from_str(SPEC)?;
         spec["root"]["path"] = json!(rootfs);
         let plain = write_bundle(&dir.join("plain"), &spec)?;
         spec["process"]["args"] = json!(["/pause"]);
         let pause = write_bundle(&dir.join("pause"), &spec)?;
-        spec["process"]["args"] = json!(["/true"]);
+        spec["process"]["args"] = json!(["/answer"]);
+        let plain_answer = write_bundle(&dir.join("answer"), &spec)?;
         spec["linux"]["seccomp"] = serde_json::from_str(PROFILE)?;
+        let seccomp_answer = write_bundle(&dir.join("seccomp-answer"), &spec)?;
+        spec["process"]["args"] = json!(["/true"]);
         let seccomp = write_bundle(&dir.join("seccomp"), &spec)?;
 
         let filter = dir.join("filter");
         fs::write(&filter, compiled_profile()?)?;
-        Ok(Self { rootfs, plain, seccomp, pause, filter })
+        Ok(Self { rootfs, plain, seccomp, pause, answers: [plain_answer, seccomp_answer], filter })
     }
 }
 
@@ -81,6 +91,12 @@ const EXIT: &[u8] = &[0xb8, 231, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
 /// pause() for ever.
 #[cfg(target_arch = "x86_64")]
 const PAUSE: &[u8] = &[0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
+/// exit_group(-clone3(NULL, 0)).
+#[cfg(target_arch = "x86_64")]
+const ANSWER: &[u8] = &[
+    0xb8, 0xb3, 0x01, 0, 0, 0x31, 0xff, 0x31, 0xf6, 0x0f, 0x05, 0xf7, 0xd8, 0x89, 0xc7, 0xb8, 231, 0, 0, 0,
+    0x0f, 0x05,
+];
 #[cfg(target_arch = "x86_64")]
 const ELF_MACHINE: u16 = 62;
 
@@ -90,8 +106,14 @@ const EXIT: &[u8] = &[0xc8, 0x0b, 0x80, 0xd2, 0, 0, 0x80, 0xd2, 0x01, 0, 0, 0xd4
 /// ppoll(NULL, 0, NULL, NULL) for ever: five movs, svc 0, b -24.
 #[cfg(target_arch = "aarch64")]
 const PAUSE: &[u8] = &[
-    0x28, 0x09, 0x80, 0xd2, 0, 0, 0x80, 0xd2, 0x01, 0, 0x80, 0xd2, 0x02, 0, 0x80, 0xd2, 0x03, 0, 0x80, 0xd2, 0x01,
-    0, 0, 0xd4, 0xfa, 0xff, 0xff, 0x17,
+    0x28, 0x09, 0x80, 0xd2, 0, 0, 0x80, 0xd2, 0x01, 0, 0x80, 0xd2, 0x02, 0, 0x80, 0xd2, 0x03, 0, 0x80, 0xd2,
+    0x01, 0, 0, 0xd4, 0xfa, 0xff, 0xff, 0x17,
+];
+/// exit_group(-clone3(NULL, 0)): mov x8, 435; mov x0, 0; mov x1, 0; svc 0; neg w0, w0; mov x8, 94; svc 0.
+#[cfg(target_arch = "aarch64")]
+const ANSWER: &[u8] = &[
+    0x68, 0x36, 0x80, 0xd2, 0, 0, 0x80, 0xd2, 0x01, 0, 0x80, 0xd2, 0x01, 0, 0, 0xd4, 0xe0, 0x03, 0, 0x4b,
+    0xc8, 0x0b, 0x80, 0xd2, 0x01, 0, 0, 0xd4,
 ];
 #[cfg(target_arch = "aarch64")]
 const ELF_MACHINE: u16 = 183;

@@ -1,6 +1,6 @@
 //! Who is measured, and how each is told to start a container, to enter one and to remove one.
 
-use crate::bundle::Bundles;
+use crate::bundle::{ANSWER_PLAIN, ANSWER_SECCOMP, Bundles};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,23 @@ pub enum Job {
     Exec,
 }
 
+/// One start.
+pub struct Start<'a> {
+    pub job: Job,
+    /// New for every start.
+    pub id: &'a str,
+    /// `/true`, or `/answer`, which exits with [`Contender::right_answer`].
+    pub payload: &'a str,
+    /// Words in front of the command line.
+    pub behind: &'a [&'a Path],
+}
+
+impl<'a> Start<'a> {
+    pub fn of(job: Job, id: &'a str) -> Self {
+        Self { job, id, payload: "/true", behind: &[] }
+    }
+}
+
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// The container that `exec` goes into.
 const PAUSED: &str = "paused";
@@ -47,10 +64,13 @@ impl Contender {
         Ok(Self { name: name.into(), path: path.into(), kind, root: dir.join("state").join(name) })
     }
 
-    /// A command of this contender with everybody's environment and no input and output.
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.path);
+    /// A command of this contender with everybody's environment and no input and output; `behind` is what comes in
+    /// front of it, such as strace.
+    fn command(&self, behind: &[&Path]) -> Command {
+        let mut words = behind.iter().copied().chain([self.path.as_path()]);
+        let mut command = Command::new(words.next().unwrap_or(&self.path));
         command
+            .args(words)
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null())
@@ -59,33 +79,37 @@ impl Contender {
         command
     }
 
-    fn runtime(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command();
+    fn runtime(&self, behind: &[&Path], arguments: &[&str]) -> Command {
+        let mut command = self.command(behind);
         command.arg("--root").arg(&self.root).args(arguments);
         command
+    }
+
+    /// The exit code of a contender that has done its job.
+    pub fn right_answer(job: Job) -> i32 {
+        if job == Job::Seccomp { ANSWER_SECCOMP } else { ANSWER_PLAIN }
     }
 
     pub fn can(&self, job: Job) -> bool {
         self.kind != Kind::Bubblewrap || job != Job::Exec
     }
 
-    /// The measured command. `id` is new for every start.
-    pub fn start(&self, job: Job, bundles: &Bundles, id: &str) -> io::Result<Command> {
-        Ok(match (self.kind, job) {
-            (Kind::Runtime, Job::Exec) => self.runtime(&["exec", PAUSED, "/true"]),
+    pub fn start(&self, start: &Start, bundles: &Bundles) -> io::Result<Command> {
+        Ok(match (self.kind, start.job) {
+            (Kind::Runtime, Job::Exec) => self.runtime(start.behind, &["exec", PAUSED, start.payload]),
             (Kind::Runtime, _) => {
-                let mut command = self.runtime(&["run", "--bundle"]);
-                command.arg(bundles.of(job)).arg(id);
+                let mut command = self.runtime(start.behind, &["run", "--bundle"]);
+                command.arg(bundles.of(start)).arg(start.id);
                 command
             }
             (Kind::Floor, Job::Exec) => {
-                let mut command = self.command();
+                let mut command = self.command(start.behind);
                 let pid = fs::read_to_string(self.root.join("pid"))?;
-                command.arg("exec").arg("--cgroup").arg(self.cgroup(PAUSED)).arg(pid).arg("/true");
+                command.arg("exec").arg("--cgroup").arg(self.cgroup(PAUSED)).arg(pid).arg(start.payload);
                 command
             }
-            (Kind::Floor, _) => self.floor_run(job, bundles, id, "/true"),
-            (Kind::Bubblewrap, _) => self.bubblewrap(job, bundles)?,
+            (Kind::Floor, _) => self.floor_run(start, bundles),
+            (Kind::Bubblewrap, _) => self.bubblewrap(start, bundles)?,
         })
     }
 
@@ -93,26 +117,32 @@ impl Contender {
         Path::new(CGROUPS).join(format!("jug-floor-{}-{id}", std::process::id()))
     }
 
-    fn floor_run(&self, job: Job, bundles: &Bundles, id: &str, payload: &str) -> Command {
-        let mut command = self.command();
-        command.arg("run").arg("--cgroup").arg(self.cgroup(id));
-        if job == Job::Seccomp {
+    fn floor_run(&self, start: &Start, bundles: &Bundles) -> Command {
+        let mut command = self.command(start.behind);
+        command.arg("run").arg("--cgroup").arg(self.cgroup(start.id));
+        if start.job == Job::Seccomp {
             command.arg("--seccomp").arg(&bundles.filter);
         }
-        command.arg(&bundles.rootfs).arg(payload);
+        command.arg(&bundles.rootfs).arg(start.payload);
         command
     }
 
     /// The nearest that bubblewrap has; it makes no cgroup, no mqueue and masks nothing.
-    fn bubblewrap(&self, job: Job, bundles: &Bundles) -> io::Result<Command> {
-        let mut command = self.command();
-        command.args(["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]);
+    fn bubblewrap(&self, start: &Start, bundles: &Bundles) -> io::Result<Command> {
+        let mut command = self.command(start.behind);
+        command.args([
+            "--unshare-pid",
+            "--unshare-net",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--unshare-cgroup",
+        ]);
         command.args(["--hostname", "bench", "--ro-bind"]).arg(&bundles.rootfs).arg("/");
         command.args(["--proc", "/proc", "--dev", "/dev"]);
-        if job == Job::Seccomp {
+        if start.job == Job::Seccomp {
             command.args(["--seccomp", "0"]).stdin(fs::File::open(&bundles.filter)?);
         }
-        command.arg("/true");
+        command.arg(start.payload);
         Ok(command)
     }
 
@@ -121,16 +151,23 @@ impl Contender {
         match self.kind {
             Kind::Bubblewrap => Ok(()),
             Kind::Floor => {
-                let floor = self.floor_run(Job::Plain, bundles, PAUSED, "/pause").spawn()?.id();
+                let floor = self
+                    .floor_run(&Start { payload: "/pause", ..Start::of(Job::Plain, PAUSED) }, bundles)
+                    .spawn()?
+                    .id();
                 std::thread::sleep(std::time::Duration::from_millis(100));
                 let child = fs::read_to_string(format!("/proc/{floor}/task/{floor}/children"))?;
                 fs::create_dir_all(&self.root)?;
                 fs::write(self.root.join("pid"), child.trim())
             }
             Kind::Runtime => {
-                let mut command = self.runtime(&["run", "--detach", "--bundle"]);
+                let mut command = self.runtime(&[], &["run", "--detach", "--bundle"]);
                 command.arg(&bundles.pause).arg(PAUSED);
-                if command.status()?.success() { Ok(()) } else { Err(io::Error::other("run --detach failed")) }
+                if command.status()?.success() {
+                    Ok(())
+                } else {
+                    Err(io::Error::other("run --detach failed"))
+                }
             }
         }
     }
@@ -141,7 +178,7 @@ impl Contender {
             Kind::Bubblewrap => {}
             // Its own end removes the cgroup.
             Kind::Floor => drop(fs::write(self.cgroup(id).join("cgroup.kill"), "1")),
-            Kind::Runtime => drop(self.runtime(&["delete", "--force", id]).status()),
+            Kind::Runtime => drop(self.runtime(&[], &["delete", "--force", id]).status()),
         }
     }
 
@@ -155,7 +192,8 @@ impl Contender {
             return "the bare system calls".into();
         }
         let output = Command::new(&self.path).arg("--version").output();
-        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let text =
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         text.lines().next().unwrap_or("unknown").to_owned()
     }
 
@@ -166,7 +204,12 @@ impl Contender {
 }
 
 impl Bundles {
-    fn of(&self, job: Job) -> &Path {
-        if job == Job::Seccomp { &self.seccomp } else { &self.plain }
+    fn of(&self, start: &Start) -> &Path {
+        let seccomp = start.job == Job::Seccomp;
+        match start.payload {
+            "/answer" => &self.answers[usize::from(seccomp)],
+            _ if seccomp => &self.seccomp,
+            _ => &self.plain,
+        }
     }
 }

@@ -13,14 +13,15 @@ mod stats;
 
 use bundle::Bundles;
 use clap::Parser;
-use contender::{Contender, Job, Kind};
+use contender::{Contender, Job, Kind, Start};
 use measure::Watchdog;
 use report::{Case, Results};
 use stats::Dice;
 use std::fmt::Display;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,10 @@ struct Options {
     #[arg(long)]
     json: Option<PathBuf>,
 }
+
+/// What is measured back-to-back.
+const JOBS: [(Job, Case); 3] =
+    [(Job::Plain, Case::Plain), (Job::Seccomp, Case::Seccomp), (Job::Exec, Case::Exec)];
 
 /// Everything a case needs.
 struct Bench {
@@ -80,7 +85,7 @@ fn measure_all(options: &Options) -> io::Result<()> {
         bundles: Bundles::write(&options.dir)?,
         watchdog: Watchdog::new(),
         dice: Dice::new(std::process::id().into()),
-        results: Results::default(),
+        results: Results::new(),
         starts: AtomicUsize::new(0),
     };
     bench.warm_up();
@@ -110,7 +115,8 @@ impl Bench {
         format!("jug-bench-{}", self.starts.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Starts everything a few times, which fills caches (crun's of compiled filters too), and leaves out who cannot.
+    /// Starts everything a few times, which fills caches (crun's of compiled filters too), and leaves out who cannot or
+    /// does not do the job: to exit at once with 0 would be very quick.
     fn warm_up(&mut self) {
         let mut able = Vec::new();
         for contender in std::mem::take(&mut self.contenders) {
@@ -127,13 +133,14 @@ impl Bench {
 
     fn try_out(&self, contender: &Contender) -> io::Result<()> {
         contender.pause(&self.bundles)?;
-        for job in [Job::Plain, Job::Seccomp, Job::Exec] {
-            for _ in 0..if contender.can(job) { 3 } else { 0 } {
-                let mut command = contender.start(job, &self.bundles, &self.new_id())?;
-                if measure::wall(&mut command, &self.watchdog).is_err() {
-                    let command = contender.start(job, &self.bundles, &self.new_id())?;
-                    return Err(io::Error::other(measure::complaint(&command)));
-                }
+        for (job, _) in JOBS.into_iter().filter(|(job, _)| contender.can(*job)) {
+            let id = self.new_id();
+            let start = Start { payload: "/answer", ..Start::of(job, &id) };
+            let mut command = contender.start(&start, &self.bundles)?;
+            measure::expect(&mut command, Contender::right_answer(job), &self.watchdog)?;
+            for _ in 0..3 {
+                let mut command = contender.start(&Start::of(job, &self.new_id()), &self.bundles)?;
+                measure::wall(&mut command, &self.watchdog)?;
             }
         }
         Ok(())
@@ -143,18 +150,20 @@ impl Bench {
     fn examine(&mut self, options: &Options) -> io::Result<()> {
         let floor = self.contenders.iter().find(|contender| contender.kind == Kind::Floor);
         let floor = floor.ok_or_else(|| io::Error::other("the floor program is missing"))?.path.clone();
+        let table = options.dir.join("strace");
         progress("counting system calls and memory");
         for contender in &self.contenders {
-            for (job, case) in [(Job::Plain, Case::Plain), (Job::Seccomp, Case::Seccomp), (Job::Exec, Case::Exec)] {
-                if !contender.can(job) {
-                    continue;
-                }
-                let command = contender.start(job, &self.bundles, &self.new_id())?;
-                let calls = measure::count_system_calls(&command, &options.dir);
-                let command = contender.start(job, &self.bundles, &self.new_id())?;
-                let memory = measure::peak_memory(&command, &floor);
+            for (job, case) in JOBS.into_iter().filter(|(job, _)| contender.can(*job)) {
                 let row = self.results.row(case, &contender.name);
-                (row.system_calls, row.peak_memory) = (calls, memory);
+                let id = format!("jug-bench-strace-{}", case.name());
+                let behind = ["strace", "-f", "-c", "-o"].map(Path::new).into_iter().chain([table.as_path()]);
+                let start = Start { behind: &behind.collect::<Vec<_>>(), ..Start::of(job, &id) };
+                contender.start(&start, &self.bundles)?.status()?;
+                row.system_calls = measure::system_calls(&fs::read_to_string(&table)?);
+                let id = format!("jug-bench-memory-{}", case.name());
+                let start = Start { behind: &[&floor, Path::new("rss")], ..Start::of(job, &id) };
+                let output = contender.start(&start, &self.bundles)?.stdout(Stdio::piped()).output()?;
+                row.peak_memory = String::from_utf8_lossy(&output.stdout).trim().parse().ok();
             }
         }
         Ok(())
@@ -162,8 +171,7 @@ impl Bench {
 
     /// The cases 1 to 3: plain, seccomp and exec, one directly after the other.
     fn back_to_back(&mut self, rounds: usize) -> io::Result<()> {
-        let jobs = [(Job::Plain, Case::Plain), (Job::Seccomp, Case::Seccomp), (Job::Exec, Case::Exec)];
-        self.interleave(&jobs, rounds, Duration::ZERO)
+        self.interleave(&JOBS, rounds, Duration::ZERO)
     }
 
     /// Case 4: plain starts, each after a rest, as on a machine that does something else. What waits for the kernel
@@ -195,7 +203,7 @@ impl Bench {
     fn one(&mut self, index: usize, job: Job, case: Case) -> io::Result<()> {
         let id = self.new_id();
         let contender = &self.contenders[index];
-        let mut command = contender.start(job, &self.bundles, &id)?;
+        let mut command = contender.start(&Start::of(job, &id), &self.bundles)?;
         let times = measure::once(&mut command, &self.watchdog);
         let row = self.results.row(case, &contender.name);
         match times {
@@ -232,7 +240,8 @@ impl Bench {
         measure::reap();
         let (cpu, begun, left) = (measure::cpu_of_children()?, Instant::now(), AtomicUsize::new(starts));
         let walls = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(|| self.burst_worker(contender, &left))).collect();
+            let workers: Vec<_> =
+                (0..AT_A_TIME).map(|_| scope.spawn(|| self.burst_worker(contender, &left))).collect();
             workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect::<Vec<_>>()
         });
         let seconds = begun.elapsed().as_secs_f64();
@@ -255,7 +264,7 @@ impl Bench {
         let mut walls = Vec::new();
         while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             let id = self.new_id();
-            let command = contender.start(Job::Plain, &self.bundles, &id);
+            let command = contender.start(&Start::of(Job::Plain, &id), &self.bundles);
             let wall = command.and_then(|mut command| measure::wall(&mut command, &self.watchdog));
             if wall.is_err() {
                 contender.remove(&id);

@@ -9,11 +9,9 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -89,40 +87,29 @@ pub fn reap() {
 /// User and system time of all children that have been waited for, and theirs, in milliseconds.
 pub fn cpu_of_children() -> io::Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let milliseconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 * 1e3 + time.tv_usec() as f64 / 1e3;
+    let milliseconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 * 1e3 + time.tv_usec() as f64 / 1e3;
     Ok(milliseconds(usage.user_time()) + milliseconds(usage.system_time()))
 }
 
-/// `command` behind `prefix`, with the same environment.
-fn behind(prefix: &[&Path], command: &Command) -> Command {
-    let mut whole = Command::new(prefix[0]);
-    whole.args(&prefix[1..]).arg(command.get_program()).args(command.get_args()).env_clear();
-    whole.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    whole
-}
-
-/// System calls of `command` and everything it starts, as `strace -f -c` counts them.
-pub fn count_system_calls(command: &Command, dir: &Path) -> Option<u64> {
-    let summary = dir.join("strace");
-    let prefix = ["strace".as_ref(), "-f".as_ref(), "-c".as_ref(), "-o".as_ref(), summary.as_path()];
-    behind(&prefix, command).output().ok()?;
-    let text = fs::read_to_string(summary).ok()?;
-    // 100.00    0.001234           1       745        12 total
-    let total = text.lines().rfind(|line| line.ends_with(" total"))?;
-    total.split_whitespace().nth(3)?.parse().ok()
-}
-
-/// Peak resident memory in KiB of the largest process of `command`'s tree.
-pub fn peak_memory(command: &Command, floor: &Path) -> Option<u64> {
-    let output = behind(&[floor, "rss".as_ref()], command).output().ok()?;
-    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
-}
-
-/// What `command` says when it fails: for a person.
-pub fn complaint(command: &Command) -> String {
-    match behind(&["env".as_ref()], command).output() {
-        Ok(output) if output.status.success() => "failed once, then worked".into(),
-        Ok(output) => format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
-        Err(error) => error.to_string(),
+/// Runs `command`, which has to exit with `code`; if not, the error has what it said.
+pub fn expect(command: &mut Command, code: i32, watchdog: &Watchdog) -> io::Result<()> {
+    let child = command.process_group(0).stderr(Stdio::piped()).spawn()?;
+    let group = child.id();
+    watchdog.list().push((group, Instant::now()));
+    let output = child.wait_with_output();
+    watchdog.list().retain(|(watched, _)| *watched != group);
+    let output = output?;
+    if output.status.code() == Some(code) {
+        return Ok(());
     }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{}, not {code}: {}", output.status, said.trim())))
+}
+
+/// The sum in a table of `strace -c`.
+pub fn system_calls(table: &str) -> Option<u64> {
+    // 100.00    0.001234           1       745        12 total
+    let total = table.lines().rfind(|line| line.ends_with(" total"))?;
+    total.split_whitespace().nth(3)?.parse().ok()
 }

@@ -20,7 +20,7 @@ impl Case {
     const ALL: [Case; 5] = [Case::Plain, Case::Seccomp, Case::Exec, Case::Spaced, Case::Burst];
 
     /// Its name in the JSON.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         ["run", "run-seccomp", "exec", "run-spaced", "burst"][self as usize]
     }
 
@@ -48,16 +48,23 @@ pub struct Row {
     pub peak_memory: Option<u64>,
 }
 
-#[derive(Default)]
-pub struct Results(BTreeMap<Case, BTreeMap<String, Row>>);
+pub struct Results {
+    rows: BTreeMap<Case, BTreeMap<String, Row>>,
+    /// /proc/loadavg before anything was started.
+    load_before: String,
+}
 
 impl Results {
+    pub fn new() -> Self {
+        Self { rows: BTreeMap::new(), load_before: read("/proc/loadavg") }
+    }
+
     pub fn row(&mut self, case: Case, contender: &str) -> &mut Row {
-        self.0.entry(case).or_default().entry(contender.to_owned()).or_default()
+        self.rows.entry(case).or_default().entry(contender.to_owned()).or_default()
     }
 
     fn get(&self, case: Case, contender: &str) -> Option<&Row> {
-        self.0.get(&case)?.get(contender)
+        self.rows.get(&case)?.get(contender)
     }
 
     /// Medians of wall and CPU time.
@@ -97,11 +104,21 @@ impl<'a> Report<'a> {
 
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for (name, value) in machine() {
-            let _ = writeln!(text, "{name:<12} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        for (name, value) in machine(&self.results.load_before) {
+            let _ = writeln!(
+                text,
+                "{name:<12} {}",
+                value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+            );
         }
         for contender in self.contenders {
-            let _ = writeln!(text, "{:<12} {}, {:.2} MB", contender.name, contender.version(), megabytes(contender));
+            let _ = writeln!(
+                text,
+                "{:<12} {}, {:.2} MB",
+                contender.name,
+                contender.version(),
+                megabytes(contender)
+            );
         }
         for case in Case::ALL {
             self.table(case, &mut text);
@@ -113,7 +130,8 @@ impl<'a> Report<'a> {
         for goal in goals {
             let verdict = if goal.met() { "PASS" } else { "MISS" };
             let bound = if goal.at_least { "at least" } else { "at most" };
-            let _ = writeln!(text, "{verdict}  {:<58} {:>8.2}, {bound} {}", goal.what, goal.figure, goal.limit);
+            let _ =
+                writeln!(text, "{verdict}  {:<58} {:>8.2}, {bound} {}", goal.what, goal.figure, goal.limit);
         }
         text
     }
@@ -123,7 +141,14 @@ impl<'a> Report<'a> {
         let _ = writeln!(
             text,
             "{:<12} {:>5} {:>26} {:>26} {:>13} {:>13} {:>6} {:>6}",
-            "", "n", "wall ms p10/p50/p99", "CPU ms p10/p50/p99", "of floor w/c", "of crun w/c", "calls", "MB"
+            "",
+            "n",
+            "wall ms p10/p50/p99",
+            "CPU ms p10/p50/p99",
+            "of floor w/c",
+            "of crun w/c",
+            "calls",
+            "MB"
         );
         for contender in self.contenders {
             let Some(row) = self.results.get(case, &contender.name) else { continue };
@@ -148,6 +173,10 @@ impl<'a> Report<'a> {
                 number(row.system_calls.map(|calls| calls.to_string())),
                 number(row.peak_memory.map(|kib| format!("{:.2}", kib as f64 / 1024.0))),
             );
+            let plain = self.results.medians(Case::Plain, &contender.name);
+            if let (Case::Spaced, Some([plain, _]), Some(spaced)) = (case, plain, row.wall.median()) {
+                let _ = write!(text, "  {:.2} times back-to-back", spaced / plain);
+            }
             if row.seconds > 0.0 {
                 let _ = write!(text, "  {:.0}/s", row.wall.len() as f64 / row.seconds);
             }
@@ -175,8 +204,18 @@ impl<'a> Report<'a> {
             let of_crun = self.ratio(case, CRUN, JUG);
             for (index, kind) in ["wall", "CPU"].into_iter().enumerate() {
                 let name = case.name();
-                goal(format!("{name}: {kind}, times the floor"), of_floor.map(|ratio| ratio[index]), 1.5, false);
-                goal(format!("{name}: times less {kind} than crun"), of_crun.map(|ratio| ratio[index]), 2.0, true);
+                goal(
+                    format!("{name}: {kind}, times the floor"),
+                    of_floor.map(|ratio| ratio[index]),
+                    1.5,
+                    false,
+                );
+                goal(
+                    format!("{name}: times less {kind} than crun"),
+                    of_crun.map(|ratio| ratio[index]),
+                    2.0,
+                    true,
+                );
             }
         }
         let spaced_over_plain = |percent| {
@@ -202,7 +241,10 @@ impl<'a> Report<'a> {
                 let row = self.results.get(case, &contender.name)?;
                 Some((contender.name.clone(), self.row_json(case, &contender.name, row)))
             });
-            cases.insert(case.name().into(), json!({ "title": case.title(), "contenders": rows.collect::<Map<_, _>>() }));
+            cases.insert(
+                case.name().into(),
+                json!({ "title": case.title(), "contenders": rows.collect::<Map<_, _>>() }),
+            );
         }
         let contenders = self.contenders.iter().map(|contender| {
             (contender.name.clone(), json!({ "version": contender.version(), "bytes": contender.size() }))
@@ -212,7 +254,7 @@ impl<'a> Report<'a> {
                     "met": goal.met() })
         });
         json!({
-            "machine": machine().into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>(),
+            "machine": machine(&self.results.load_before).into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>(),
             "contenders": contenders.collect::<Map<_, _>>(),
             "cases": cases,
             "goals": goals.collect::<Vec<_>>(),
@@ -239,24 +281,32 @@ fn megabytes(contender: &Contender) -> f64 {
     contender.size() as f64 / 1e6
 }
 
-/// The machine and its state, now.
-fn machine() -> Vec<(&'static str, Value)> {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// The machine and its state.
+fn machine(load_before: &str) -> Vec<(&'static str, Value)> {
     let cpus = read("/proc/cpuinfo");
-    let models: Vec<_> =
-        cpus.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name)).collect();
+    let models: Vec<_> = cpus
+        .lines()
+        .filter_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name))
+        .collect();
     vec![
         ("kernel", json!(read("/proc/sys/kernel/osrelease"))),
         ("CPU", json!(format!("{} x {}", models.len(), models.first().unwrap_or(&"unknown")))),
         ("mitigations", json!(mitigations())),
-        ("load", json!(read("/proc/loadavg"))),
+        ("load before", json!(load_before)),
+        ("load after", json!(read("/proc/loadavg"))),
         ("mounts", json!(read("/proc/self/mountinfo").lines().count())),
     ]
 }
 
 /// What costs every system call and every switch: the vulnerabilities this kernel works around.
 fn mitigations() -> String {
-    let Ok(entries) = fs::read_dir("/sys/devices/system/cpu/vulnerabilities") else { return "unknown".into() };
+    let Ok(entries) = fs::read_dir("/sys/devices/system/cpu/vulnerabilities") else {
+        return "unknown".into();
+    };
     let mut active = Vec::new();
     for entry in entries.flatten() {
         let state = fs::read_to_string(entry.path()).unwrap_or_default();
