@@ -1,6 +1,7 @@
 //! Who is measured, and how each is told to start a container, to enter one and to remove one.
 
 use crate::bundle::{ANSWER_PLAIN, ANSWER_SECCOMP, Bundles};
+use crate::measure::{self, Watchdog};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -147,7 +148,7 @@ impl Contender {
     }
 
     /// Starts the container that `exec` goes into, and leaves it running.
-    pub fn pause(&self, bundles: &Bundles) -> io::Result<()> {
+    pub fn pause(&self, bundles: &Bundles, watchdog: &Watchdog) -> io::Result<()> {
         match self.kind {
             Kind::Bubblewrap => Ok(()),
             Kind::Floor => {
@@ -163,11 +164,7 @@ impl Contender {
             Kind::Runtime => {
                 let mut command = self.runtime(&[], &["run", "--detach", "--bundle"]);
                 command.arg(&bundles.pause).arg(PAUSED);
-                if command.status()?.success() {
-                    Ok(())
-                } else {
-                    Err(io::Error::other("run --detach failed"))
-                }
+                measure::wall(&mut command, watchdog).map(drop)
             }
         }
     }

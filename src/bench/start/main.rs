@@ -132,7 +132,7 @@ impl Bench {
     }
 
     fn try_out(&self, contender: &Contender) -> io::Result<()> {
-        contender.pause(&self.bundles)?;
+        contender.pause(&self.bundles, &self.watchdog)?;
         for (job, _) in JOBS.into_iter().filter(|(job, _)| contender.can(*job)) {
             let id = self.new_id();
             let start = Start { payload: "/answer", ..Start::of(job, &id) };
@@ -158,11 +158,12 @@ impl Bench {
                 let id = format!("jug-bench-strace-{}", case.name());
                 let behind = ["strace", "-f", "-c", "-o"].map(Path::new).into_iter().chain([table.as_path()]);
                 let start = Start { behind: &behind.collect::<Vec<_>>(), ..Start::of(job, &id) };
-                contender.start(&start, &self.bundles)?.status()?;
+                measure::wall(&mut contender.start(&start, &self.bundles)?, &self.watchdog)?;
                 row.system_calls = measure::system_calls(&fs::read_to_string(&table)?);
                 let id = format!("jug-bench-memory-{}", case.name());
                 let start = Start { behind: &[&floor, Path::new("rss")], ..Start::of(job, &id) };
-                let output = contender.start(&start, &self.bundles)?.stdout(Stdio::piped()).output()?;
+                let mut command = contender.start(&start, &self.bundles)?;
+                let output = measure::output(command.stdout(Stdio::piped()), &self.watchdog)?;
                 row.peak_memory = String::from_utf8_lossy(&output.stdout).trim().parse().ok();
             }
         }

@@ -11,7 +11,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -92,14 +92,19 @@ pub fn cpu_of_children() -> io::Result<f64> {
     Ok(milliseconds(usage.user_time()) + milliseconds(usage.system_time()))
 }
 
-/// Runs `command`, which has to exit with `code`; if not, the error has what it said.
-pub fn expect(command: &mut Command, code: i32, watchdog: &Watchdog) -> io::Result<()> {
-    let child = command.process_group(0).stderr(Stdio::piped()).spawn()?;
+/// Runs `command` to its end and gives its output; what the caller has not piped is empty.
+pub fn output(command: &mut Command, watchdog: &Watchdog) -> io::Result<Output> {
+    let child = command.process_group(0).spawn()?;
     let group = child.id();
     watchdog.list().push((group, Instant::now()));
     let output = child.wait_with_output();
     watchdog.list().retain(|(watched, _)| *watched != group);
-    let output = output?;
+    output
+}
+
+/// Runs `command`, which has to exit with `code`; if not, the error has what it said.
+pub fn expect(command: &mut Command, code: i32, watchdog: &Watchdog) -> io::Result<()> {
+    let output = output(command.stderr(Stdio::piped()), watchdog)?;
     if output.status.code() == Some(code) {
         return Ok(());
     }

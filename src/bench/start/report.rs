@@ -63,6 +63,12 @@ impl Results {
         self.rows.entry(case).or_default().entry(contender.to_owned()).or_default()
     }
 
+    /// More than a quarter of a CPU was in use in the last minute.
+    fn machine_was_busy(&self) -> bool {
+        let load = self.load_before.split(' ').next().and_then(|load| load.parse().ok());
+        load.is_some_and(|load: f64| load > 0.25)
+    }
+
     fn get(&self, case: Case, contender: &str) -> Option<&Row> {
         self.rows.get(&case)?.get(contender)
     }
@@ -118,6 +124,11 @@ impl<'a> Report<'a> {
                 contender.name,
                 contender.version(),
                 megabytes(contender)
+            );
+        }
+        if self.results.machine_was_busy() {
+            text.push_str(
+                "\nThe machine was busy: read the ratios and the CPU times, not wall times, p99 or rests.\n",
             );
         }
         for case in Case::ALL {
