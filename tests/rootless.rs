@@ -1,0 +1,216 @@
+//! The runtime in the hands of a user without privilege.
+mod support;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use serde_json::json;
+use support::*;
+
+#[test]
+fn the_caller_is_root_inside_and_itself_outside() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    let (uid, gid) = b.user().expect("a user");
+    let report = b.probe(&[]);
+    assert_eq!(report["uid"]["effective"], 0);
+    assert_eq!(report["gid"]["effective"], 0);
+    assert_eq!(report["uidMap"], json!([{ "containerID": 0, "hostID": uid, "size": 1 }]));
+    assert_eq!(report["gidMap"], json!([{ "containerID": 0, "hostID": gid, "size": 1 }]));
+    assert_eq!(report["setgroups"], "deny");
+}
+
+#[test]
+fn files_made_inside_are_the_callers_outside() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    b.edit(|spec| spec["root"]["readonly"] = json!(false));
+    b.run_args(&["touch", "/var/made"]).ok();
+    let meta = fs::metadata(b.rootfs().join("var/made")).expect("the file");
+    assert_eq!((meta.uid(), meta.gid()), (12345, 12345));
+}
+
+#[test]
+fn the_life_of_a_container_needs_no_privilege() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    let c = b.create();
+    assert_eq!(c.status(), "created");
+    c.start();
+    assert_eq!(c.status(), "running");
+    assert_eq!(c.exec(&["id", "-u"]).ok().stdout, "0\n");
+    c.exec(&["/bin/probe", "exit", "8"]).exits(8);
+    let list = b.call(&["list", "--format", "json"]).ok().json();
+    assert_eq!(list[0]["id"], json!(c.id));
+    c.stop();
+    c.delete();
+}
+
+#[test]
+fn exec_shares_the_user_namespace() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    let c = b.running();
+    let inside = c.exec_probe(&[], &[])["namespaces"]["user"].to_string();
+    let init = fs::read_link(format!("/proc/{}/ns/user", c.pid())).expect("the init's namespace");
+    assert_eq!(init.to_string_lossy(), format!("user:[{inside}]"));
+    assert_ne!(inside, probe_here(&[])["namespaces"]["user"].to_string());
+}
+
+#[test]
+fn the_root_defaults_to_the_users_runtime_directory() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    b.verb("create", &[]).without_root().ok();
+    let root = format!("{}/{}", b.path("xdg"), runtime_name());
+    assert!(fs::exists(format!("{root}/{}", b.id())).expect("stat"), "nothing in {root}");
+    let mode = fs::metadata(&root).expect("the root").mode();
+    assert_eq!(mode & 0o7777, 0o1700, "sticky against cleaners of XDG_RUNTIME_DIR: {mode:o}");
+    b.call(&["delete", "--force", &b.id()]).without_root().ok();
+}
+
+#[test]
+fn a_container_without_a_user_namespace_is_refused() {
+    let b = Bundle::rootless();
+    b.remove_namespace("user").edit(|spec| {
+        let linux = spec["linux"].as_object_mut().expect("linux");
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+    });
+    b.verb("create", &[]).output().fails("rootless container requires user namespaces");
+}
+
+#[test]
+fn an_id_that_is_not_the_callers_cannot_be_mapped() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    b.edit(|spec| spec["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]));
+    let out = b.verb("create", &[]).output().exits(1);
+    assert!(!out.stderr.is_empty(), "{out}");
+    b.container().verb("state", &[]).fails("does not exist");
+}
+
+#[test]
+fn a_user_that_is_not_mapped_is_refused() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    b.edit(|spec| spec["process"]["user"] = json!({ "uid": 1000, "gid": 0 }));
+    b.verb("create", &[]).output().exits(1).says("map");
+}
+
+#[test]
+fn additional_groups_that_are_not_mapped_are_refused() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    b.edit(|spec| spec["process"]["user"]["additionalGids"] = json!([1000]));
+    b.verb("create", &[]).output().exits(1);
+    b.container().verb("state", &[]).fails("does not exist");
+}
+
+#[test]
+fn a_limit_that_the_caller_may_not_set_is_an_error() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    b.edit(|spec| spec["linux"]["resources"] = json!({ "pids": { "limit": 20 } }));
+    b.verb("create", &[]).output().exits(1).says("cgroup");
+    b.container().verb("state", &[]).fails("does not exist");
+}
+
+#[test]
+fn the_sleeping_program_is_the_callers_process() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    let c = b.running();
+    assert_eq!(fs::metadata(format!("/proc/{}", c.pid())).expect("the init").uid(), 12345);
+}
+
+#[test]
+fn no_descriptor_of_the_host_is_open_inside() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    let report = b.probe(&[]);
+    let numbers: Vec<&String> = report["fds"].as_object().expect("fds").keys().collect();
+    assert_eq!(numbers, ["0", "1", "2"]);
+}
+
+fn has_subids() -> bool {
+    ["/usr/bin/newuidmap", "/etc/subuid", "/etc/subgid"].iter().all(|path| fs::exists(path).expect("stat"))
+}
+
+/// The caller as root, and the ids from `first` on.
+fn own_and_range(first: u32) -> serde_json::Value {
+    json!([
+        { "containerID": 0, "hostID": 12345, "size": 1 },
+        { "containerID": 1, "hostID": first, "size": 65535 },
+    ])
+}
+
+/// Makes the wrapped runtime see a passwd, subuid and subgid of ours (in a mount namespace of its own) and run as the
+/// bundle's user.
+fn with_subids(b: &Bundle) -> Vec<String> {
+    fs::write(b.path("passwd"), "root:x:0:0::/:/bin/sh\nlamb:x:12345:12345::/:/bin/sh\n").expect("write");
+    fs::write(b.path("subids"), "lamb:200000:65536\n").expect("write");
+    let script = format!(
+        "mount --bind {dir}/passwd /etc/passwd && mount --bind {dir}/subids /etc/subuid && \
+         mount --bind {dir}/subids /etc/subgid && \
+         exec setpriv --reuid 12345 --regid 12345 --clear-groups \"$0\" \"$@\"",
+        dir = b.dir().display()
+    );
+    ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([script])
+        .collect()
+}
+
+#[test]
+fn a_range_of_ids_is_mapped_by_newuidmap() {
+    needs!(Feature::UserNamespace);
+    if !has_subids() {
+        skip!("no newuidmap, /etc/subuid or /etc/subgid (Debian: uidmap)");
+    }
+    let b = Bundle::rootless();
+    b.edit(|spec| {
+        spec["linux"]["uidMappings"] = own_and_range(200_000);
+        spec["linux"]["gidMappings"] = own_and_range(200_000);
+        spec["process"]["user"] = json!({ "uid": 1000, "gid": 1001 });
+    });
+    b.set_args(&["/bin/probe"]);
+    let report = b.verb("run", &[]).by_root().through(&with_subids(&b)).ok().json();
+    assert_eq!(report["uidMap"], own_and_range(200_000));
+    assert_eq!(report["gidMap"], own_and_range(200_000));
+    assert_eq!(report["uid"]["effective"], 1000);
+    assert_eq!(report["gid"]["effective"], 1001);
+}
+
+#[test]
+fn additional_groups_of_a_mapped_range_are_set() {
+    deviates!("newgidmap leaves setgroups(2) allowed, so groups can be set; runc refuses them all");
+    needs!(Feature::UserNamespace);
+    if !has_subids() {
+        skip!("no newuidmap, /etc/subuid or /etc/subgid (Debian: uidmap)");
+    }
+    let b = Bundle::rootless();
+    b.edit(|spec| {
+        spec["linux"]["uidMappings"] = own_and_range(200_000);
+        spec["linux"]["gidMappings"] = own_and_range(200_000);
+        spec["process"]["user"]["additionalGids"] = json!([5]);
+    });
+    b.set_args(&["/bin/probe"]);
+    let report = b.verb("run", &[]).by_root().through(&with_subids(&b)).ok().json();
+    assert_eq!(report["setgroups"], "allow");
+    assert!(report["groups"].as_array().expect("groups").contains(&json!(5)));
+}
+
+#[test]
+fn a_range_that_is_not_the_callers_is_refused() {
+    needs!(Feature::UserNamespace);
+    if !has_subids() {
+        skip!("no newuidmap, /etc/subuid or /etc/subgid (Debian: uidmap)");
+    }
+    let b = Bundle::rootless();
+    b.edit(|spec| spec["linux"]["uidMappings"] = own_and_range(300_000));
+    let wrapper = with_subids(&b);
+    b.verb("create", &[]).by_root().through(&wrapper).output().exits(1).says("newuidmap");
+    b.container().verb("state", &[]).fails("does not exist");
+}
