@@ -29,6 +29,7 @@ mod call;
 mod console;
 mod container;
 mod machine;
+mod place;
 mod template;
 
 pub use audit::{cgroups, leftovers, sweep};
@@ -37,6 +38,10 @@ pub use call::{Call, Output, Running, runtime_call};
 pub use console::{Console, Master, Pty};
 pub use container::Container;
 pub use machine::{Feature, in_guest, is_peer, is_runc, runtime, runtime_name};
+pub use place::{
+    Holder, SafeBox, cgroup_dir, cgroup2_mount, has, listing, mount_at, namespace, own_namespace,
+};
+pub use serde_json::{Value, json};
 pub use template::{probe, probe_here};
 
 use std::time::{Duration, Instant};
