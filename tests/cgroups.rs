@@ -399,7 +399,7 @@ fn everywhere(name: &str) -> Vec<PathBuf> {
 
 #[test]
 fn a_cgroup_with_processes_is_refused() {
-    newer!("1.2: the refusal of a cgroup that is not empty; 1.1 warns");
+    newer!("the refusal of a cgroup that is not empty; 1.1.5 only warns");
     let b = Bundle::new();
     let name = format!("{}.busy", b.tag());
     let mut other = std::process::Command::new("sleep").arg("3600").spawn().expect("sleep(1)");

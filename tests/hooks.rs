@@ -69,7 +69,7 @@ fn each_kind_runs_in_its_verb() {
 
 #[test]
 fn poststart_runs_in_start_once_the_program_is_there() {
-    deviates!("runc 1.1.5 runs the poststart hooks at the end of create (runc issue 3285)");
+    deviates!("runc 1.1.5 runs the poststart hooks at the end of create");
     let (b, out) = bundle();
     add(&b, "startContainer", shell(&format!("echo startContainer >> {out}/log")));
     add(&b, "poststart", shell(&format!("echo poststart >> {out}/log; cat > {out}/state")));
