@@ -164,6 +164,16 @@ fn normalise_process(process: &mut Value, at: &str, warnings: &mut Vec<String>) 
         user.entry("uid").or_insert(0.into());
         user.entry("gid").or_insert(0.into());
     }
+    // The specification's names, where oci-spec 0.10 has others.
+    if let Some(Value::Array(flags)) = process.get_mut("scheduler").and_then(|s| s.get_mut("flags")) {
+        for flag in flags {
+            match flag.as_str() {
+                Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+                Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+                _ => {}
+            }
+        }
+    }
     let Some(Value::Object(sets)) = process.get_mut("capabilities") else { return };
     let mut unknown = HashSet::new();
     for set in sets.values_mut() {

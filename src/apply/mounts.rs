@@ -24,10 +24,11 @@ const PER_MOUNT: u64 = mount::MOUNT_ATTR_RDONLY
 /// Puts the root tree in place and everything of the plan on it. The new root is not yet `/`.
 ///
 /// It is attached on top of `/`, where no host path need be looked up; only for createContainer hooks, which find the
-/// container by its host path, it is attached there.
+/// container by its host path, and for MS_MOVE it is attached there.
 pub fn build(plan: &Plan, trees: &mut Trees) -> Result<RootDir> {
     mount::set_propagation(Path::new("/"), libc::MS_SLAVE | libc::MS_REC)?;
-    let at = if plan.hooks.create_container.is_empty() { Path::new("/") } else { &plan.root.path };
+    let elsewhere = !plan.hooks.create_container.is_empty() || plan.options.no_pivot;
+    let at = if elsewhere { &plan.root.path } else { Path::new("/") };
     mount::attach_at(trees.root.as_fd(), at)?;
     let root = RootDir::new(trees.root.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
     let mut dev = None;
@@ -91,6 +92,10 @@ fn one(plan: &Plan, m: &MountPlan, source: Option<OwnedFd>, trees: &mut Trees, r
     if !allowed_in_proc(&m.destination) && !is_proc_itself && path::fs_magic(target.as_fd())? == PROC_MAGIC {
         return Err(Error::new(format!("\"/{}\" leads into /proc", m.destination.display()))
             .why("a symbolic link of the image redirects the mount"));
+    }
+    if m.is_bind() && m.destination == Path::new("proc") && path::fs_magic(tree.as_fd())? != PROC_MAGIC {
+        return Err(Error::new("only a procfs may be mounted over /proc")
+            .why("labels, limits and sysctls are written through it"));
     }
     if m.copy_up {
         copy_up::copy(target.as_fd(), tree.as_fd())?;

@@ -156,6 +156,9 @@ pub fn settle(namespaces: &Namespaces, joined: &Joined, rootless: bool, sync: &S
         become_root_inside()?;
     }
     joined.enter_mount()?;
+    if namespaces.makes(Kind::Network) {
+        socket::loopback_up()?;
+    }
     if namespaces.makes(Kind::Cgroup) {
         unshare(Kind::Cgroup.flag())?;
     }

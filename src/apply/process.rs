@@ -98,6 +98,9 @@ fn confine(plan: &ProcessPlan, filter: Option<&Filter<'_>>, keep_fds: u32) -> Re
     enter(&plan.cwd)?;
     signal::reset()?;
     fd::cloexec_from(3 + keep_fds as i32)?;
+    for kept in (3..3 + keep_fds as i32).filter_map(fd::inherited) {
+        fd::set_cloexec(kept, false)?;
+    }
     if plan.no_new_privileges {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
         load(filter)?;
@@ -113,7 +116,11 @@ fn capabilities_and_user(plan: &ProcessPlan) -> Result<()> {
     process::prctl(libc::PR_SET_KEEPCAPS, 1)?;
     own_stdio(plan)?;
     if !plan.keep_groups {
-        cred::setgroups(&plan.groups)?;
+        match cred::setgroups(&plan.groups) {
+            // Denied in the user namespace (user_namespaces(7)): then nobody there has groups to drop.
+            Err(e) if e.errno() == libc::EPERM && plan.groups.is_empty() => {}
+            other => other?,
+        }
     }
     cred::setresgid(plan.gid)?;
     cred::setresuid(plan.uid)?;

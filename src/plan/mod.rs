@@ -116,7 +116,7 @@ impl Plan {
             readonly: below_root(linux.readonly_paths(), "/linux/readonlyPaths", &namespaces)?,
             hostname: uts_name(spec.hostname(), "/hostname", &namespaces)?,
             domainname: uts_name(spec.domainname(), "/domainname", &namespaces)?,
-            sysctl: sysctl(linux, &namespaces)?,
+            sysctl: sysctl(linux, &namespaces, host)?,
             cgroup: CgroupPlan::new(id, linux, options, host)?,
             seccomp,
             hooks: Hooks::new(spec.hooks().as_ref())?,
@@ -267,7 +267,7 @@ fn uts_name(name: &Option<String>, at: &str, namespaces: &Namespaces) -> Result<
 }
 
 /// Sysctls that belong to a namespace of the container; any other would change the host (config-linux.md#sysctl).
-fn sysctl(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(String, String)>> {
+fn sysctl(linux: &Linux, namespaces: &Namespaces, host: &Host) -> Result<Vec<(String, String)>> {
     use namespaces::Kind;
     const IPC: &[&str] = &[
         "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax",
@@ -301,7 +301,8 @@ fn sysctl(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(String, String)
                 .why("it would change the whole host")
                 .next(format!("remove {at}")));
         };
-        if !namespaces.has(owner) {
+        let own = |(kind, path): &(Kind, PathBuf)| *kind == owner && host.own_namespaces.contains(path);
+        if !namespaces.has(owner) || namespaces.join.iter().any(own) {
             return Err(Error::new(format!("sysctl {name:?} not allowed in host {owner} namespace"))
                 .next(format!("add a {owner} namespace to /linux/namespaces, or remove {at}")));
         }

@@ -99,8 +99,13 @@ fn one(mount: &Mount, at: String, linux: &Linux, bundle: &Path, ids: &IdMaps) ->
         }
     }
     let kind = if bind {
-        if let Some((key, _)) = words.data.first() {
-            return Err(Error::new(format!("{at}/options: bind mounts cannot have any filesystem-specific options applied, such as {key:?}")));
+        if !words.data.is_empty() {
+            let data: Vec<String> =
+                words.data.iter().map(|(k, v)| if v.is_empty() { k.clone() } else { format!("{k}={v}") }).collect();
+            return Err(Error::new(format!(
+                "{at}/options: bind mounts cannot have any filesystem-specific options applied: {}",
+                data.join(",")
+            )));
         }
         if source.as_os_str().is_empty() {
             return Err(Error::new(format!("{at}/source: a bind mount needs a source")));

@@ -73,3 +73,21 @@ pub fn receive(sock: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<Ow
     bytes.truncate(len);
     Ok((bytes, fd))
 }
+
+/// Brings `lo` of the current network namespace up (netdevice(7)): a new one has it down.
+pub fn loopback_up() -> Result<()> {
+    let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .or_else(|_| socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None))
+        .map_err(|e| Error::call("socket(AF_INET, SOCK_DGRAM)", e as i32))?;
+    // SAFETY: an all-zero ifreq is valid; name and flags are set below.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOOPBACK) as libc::c_short;
+    // SAFETY: the request lives across the call.
+    super::check!(
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) },
+        "ioctl(SIOCSIFFLAGS, lo, IFF_UP)"
+    )?;
+    Ok(())
+}

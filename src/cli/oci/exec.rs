@@ -117,7 +117,7 @@ impl Exec {
                 process
             }
             None if self.command.is_empty() => {
-                return Err(Error::new("exec args cannot be empty").next("name the program to run"));
+                return Err(Error::new("process args cannot be empty").next("name the program to run"));
             }
             None => self.change(own)?,
         };

@@ -80,6 +80,8 @@ enum Verb {
 /// What a verb may know of the global flags.
 pub struct Globals {
     root: PathBuf,
+    /// The root is the default below XDG_RUNTIME_DIR.
+    in_runtime_dir: bool,
     systemd_cgroup: bool,
 }
 
@@ -91,7 +93,12 @@ impl Globals {
 
     /// The state root, made if it is missing.
     fn make_root(&self) -> Result<Root> {
-        Root::open(&self.root, true)
+        let root = Root::open(&self.root, true)?;
+        if self.in_runtime_dir {
+            // Cleaners of XDG_RUNTIME_DIR leave what has the sticky bit (XDG base directory specification).
+            root.make_sticky()?;
+        }
+        Ok(root)
     }
 }
 
@@ -171,7 +178,12 @@ impl CreateFlags {
 
 /// Sockets of systemd's socket activation (sd_listen_fds(3)): they follow the preserved descriptors.
 fn listen_fds() -> u32 {
-    std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u32>().ok());
+    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), Some(n)) if pid == sys::process::pid().unsigned_abs() => n,
+        // Meant for another process.
+        _ => 0,
+    }
 }
 
 fn add_env(process: &mut oci_spec::runtime::Process, entries: &[String]) {
@@ -196,7 +208,9 @@ fn default_root(name: &str) -> PathBuf {
 
 /// The whole program: returns its exit code.
 pub fn main() -> i32 {
-    if let Err(e) = sys::fd::ensure_stdio() {
+    sys::signal::ignore_pipe();
+    // Nothing that the caller left open reaches a hook or a program unasked: what is to be kept is told at the end.
+    if let Err(e) = sys::fd::ensure_stdio().and_then(|()| sys::fd::cloexec_from(3)) {
         log::fatal(&e.to_string());
         return 1;
     }
@@ -230,6 +244,7 @@ fn perform(cli: Cli, name: &str) -> Result<i32> {
     if !["true", "false", "auto", "1", "0"].contains(&cli.rootless.as_str()) {
         return Err(Error::new(format!("--rootless: {:?} is none of true, false, auto", cli.rootless)));
     }
+    let in_runtime_dir = cli.root.is_none() && !default_root(name).starts_with("/run");
     let root = match cli.root {
         Some(root) if root == Path::new("/") => {
             return Err(Error::new("--root: the root of the file system cannot hold the records"));
@@ -237,7 +252,8 @@ fn perform(cli: Cli, name: &str) -> Result<i32> {
         Some(root) => root,
         None => default_root(name),
     };
-    let globals = Globals { root, systemd_cgroup: cli.systemd_cgroup };
+    log::debug(&format!("{name} {}, records in {}", env!("CARGO_PKG_VERSION"), root.display()));
+    let globals = Globals { root, in_runtime_dir, systemd_cgroup: cli.systemd_cgroup };
     cli.verb.perform(&globals)
 }
 
