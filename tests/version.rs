@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 use support::*;
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 13] = [
     "create", "delete", "exec", "features", "kill", "list", "pause", "ps", "resume", "run", "spec",
     "start", "state",
 ];
