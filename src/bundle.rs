@@ -37,11 +37,8 @@ pub fn load(dir: &Path) -> Result<Bundle> {
     let path = dir.join("config.json");
     let file = sys::path::open(&path, libc::O_RDONLY | libc::O_NONBLOCK).map_err(|e| {
         if e.errno() == libc::ENOENT {
-            Error::new(format!(
-                "JSON specification file {} not found: no such file or directory",
-                path.display()
-            ))
-            .next("give the bundle with --bundle DIR, or make a config.json with `spec`")
+            Error::new(format!("JSON specification file {} not found: no such file or directory", path.display()))
+                .next("give the bundle with --bundle DIR, or make a config.json with `spec`")
         } else {
             e
         }
@@ -167,6 +164,16 @@ fn normalise_process(process: &mut Value, at: &str, warnings: &mut Vec<String>) 
         user.entry("uid").or_insert(0.into());
         user.entry("gid").or_insert(0.into());
     }
+    // The specification's names, where oci-spec 0.10 has others.
+    if let Some(Value::Array(flags)) = process.get_mut("scheduler").and_then(|s| s.get_mut("flags")) {
+        for flag in flags {
+            match flag.as_str() {
+                Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+                Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+                _ => {}
+            }
+        }
+    }
     let Some(Value::Object(sets)) = process.get_mut("capabilities") else { return };
     let mut unknown = HashSet::new();
     for set in sets.values_mut() {
@@ -182,10 +189,7 @@ fn normalise_process(process: &mut Value, at: &str, warnings: &mut Vec<String>) 
     let mut unknown: Vec<_> = unknown.into_iter().collect();
     unknown.sort();
     if !unknown.is_empty() {
-        warnings.push(format!(
-            "{at}/capabilities: unknown or unavailable capabilities ignored: {}",
-            unknown.join(", ")
-        ));
+        warnings.push(format!("{at}/capabilities: unknown or unavailable capabilities ignored: {}", unknown.join(", ")));
     }
 }
 

@@ -28,6 +28,10 @@ pub struct Host {
     pub cgroup1: Vec<(String, PathBuf)>,
     /// The caller's own cgroup below the cgroup2 mount, for a config without an absolute path.
     pub own_cgroup: PathBuf,
+    /// systemd is the init system here.
+    pub systemd: bool,
+    /// Namespace paths of the config that lead to the caller's own namespaces.
+    pub own_namespaces: Vec<PathBuf>,
     /// The capabilities that the caller may grant: its bounding set.
     pub capabilities: u64,
 }
@@ -48,6 +52,8 @@ impl Host {
         if !path.is_some_and(|p| p.is_absolute()) {
             host.own_cgroup = own_cgroup()?;
         }
+        host.systemd = sys::path::statfs(Path::new("/run/systemd/system")).is_some();
+        host.own_namespaces = linux.map(own_namespaces).unwrap_or_default();
         if linux.is_some_and(|l| l.resources().as_ref().is_some_and(asks_for_limits)) {
             if let Some(mount) = &host.cgroup2 {
                 host.cgroup2_controllers = words(&mount.join("cgroup.controllers"))?;
@@ -58,6 +64,26 @@ impl Host {
         }
         Ok(host)
     }
+}
+
+/// Joining one's own namespace by path is not having one: the paths for which that is so.
+fn own_namespaces(linux: &oci_spec::runtime::Linux) -> Vec<PathBuf> {
+    let identity = |path: &Path| {
+        let file = sys::path::open(path, libc::O_PATH).ok()?;
+        let st = sys::path::stat(file.as_fd(), Path::new("")).ok()?;
+        Some((st.st_dev, st.st_ino))
+    };
+    let own: Vec<_> = linux
+        .namespaces()
+        .iter()
+        .flatten()
+        .filter_map(|namespace| namespace.path().clone())
+        .filter(|path| {
+            let same = |file: &str| identity(&Path::new("/proc/self/ns").join(file)) == identity(path);
+            ["net", "ipc", "uts", "user"].into_iter().any(same)
+        })
+        .collect();
+    own
 }
 
 fn asks_for_limits(resources: &oci_spec::runtime::LinuxResources) -> bool {

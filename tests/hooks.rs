@@ -197,10 +197,10 @@ fn the_environment_is_the_one_given() {
     b.set_args(&["/bin/true"]);
     b.verb("run", &[]).env("SECRET", "of the caller").ok();
     for kind in KINDS {
-        let seen = read(&format!("{out}/{kind}"));
-        let mut lines: Vec<&str> = seen.lines().collect();
-        lines.sort_unstable();
-        assert_eq!(lines, ["ONLY=this", "PATH=/usr/bin:/bin"], "{kind}");
+        let text = read(&format!("{out}/{kind}"));
+        let mut entries: Vec<&str> = text.lines().collect();
+        entries.sort_unstable();
+        assert_eq!(entries, ["ONLY=this", "PATH=/usr/bin:/bin"], "{kind}");
     }
 }
 

@@ -22,8 +22,7 @@ pub struct Filter<'a> {
 /// Priorities, keyring, and the program of `plan`, found inside.
 pub fn prepare(plan: &ProcessPlan, keyring: Option<&str>) -> Result<Program> {
     if let Some(id) = keyring {
-        let name =
-            CString::new(format!("_ses.{id}")).map_err(|_| Error::new("a NUL byte in the container ID"))?;
+        let name = CString::new(format!("_ses.{id}")).map_err(|_| Error::new("a NUL byte in the container ID"))?;
         process::join_session_keyring(&name)?;
     }
     if let Some((class, data)) = plan.io_priority {
@@ -70,8 +69,7 @@ pub fn label(plan: &ProcessPlan) -> Result<()> {
     }
     if let Some(label) = &plan.selinux {
         Proc::open()?.write(Path::new("thread-self/attr/exec"), label).map_err(|e| {
-            e.context(format_args!("/process/selinuxLabel {label:?}"))
-                .why("SELinux is not enabled on this host")
+            e.context(format_args!("/process/selinuxLabel {label:?}")).why("SELinux is not enabled on this host")
         })?;
     }
     Ok(())
@@ -79,12 +77,7 @@ pub fn label(plan: &ProcessPlan) -> Result<()> {
 
 /// From here on nothing is given back. Each step needs a privilege that a later one takes away; a failure ends the
 /// process. Returns only the reason why it did not become the program.
-pub fn become_program(
-    plan: &ProcessPlan,
-    program: &Program,
-    filter: Option<&Filter<'_>>,
-    keep_fds: u32,
-) -> Error {
+pub fn become_program(plan: &ProcessPlan, program: &Program, filter: Option<&Filter<'_>>, keep_fds: u32) -> Error {
     match confine(plan, filter, keep_fds) {
         Ok(()) => {
             let error = program.exec();
@@ -105,6 +98,9 @@ fn confine(plan: &ProcessPlan, filter: Option<&Filter<'_>>, keep_fds: u32) -> Re
     enter(&plan.cwd)?;
     signal::reset()?;
     fd::cloexec_from(3 + keep_fds as i32)?;
+    for kept in (3..3 + keep_fds as i32).filter_map(fd::inherited) {
+        fd::set_cloexec(kept, false)?;
+    }
     if plan.no_new_privileges {
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
         load(filter)?;
@@ -120,7 +116,11 @@ fn capabilities_and_user(plan: &ProcessPlan) -> Result<()> {
     process::prctl(libc::PR_SET_KEEPCAPS, 1)?;
     own_stdio(plan)?;
     if !plan.keep_groups {
-        cred::setgroups(&plan.groups)?;
+        match cred::setgroups(&plan.groups) {
+            // Denied in the user namespace (user_namespaces(7)): then nobody there has groups to drop.
+            Err(e) if e.errno() == libc::EPERM && plan.groups.is_empty() => {}
+            other => other?,
+        }
     }
     cred::setresgid(plan.gid)?;
     cred::setresuid(plan.uid)?;
@@ -143,13 +143,10 @@ fn load(filter: Option<&Filter<'_>>) -> Result<()> {
 
 /// Enters the working directory as the program's user, and makes sure that it lies inside (CVE-2024-21626).
 fn enter(cwd: &Path) -> Result<()> {
-    path::chdir(cwd)
-        .map_err(|e| e.context(format_args!("chdir to cwd ({cwd:?}) set in config.json failed")))?;
+    path::chdir(cwd).map_err(|e| e.context(format_args!("chdir to cwd ({cwd:?}) set in config.json failed")))?;
     if path::getcwd()?.first() != Some(&b'/') {
-        return Err(Error::new(format!(
-            "current working directory {cwd:?} is outside of container mount namespace root"
-        ))
-        .why("a leaked descriptor of the host was used as a path"));
+        return Err(Error::new(format!("current working directory {cwd:?} is outside of container mount namespace root"))
+            .why("a leaked descriptor of the host was used as a path"));
     }
     Ok(())
 }

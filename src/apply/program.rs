@@ -29,10 +29,8 @@ pub fn find(plan: &ProcessPlan) -> Result<Program> {
         env.push(format!("HOME={}", home(plan.uid)));
     }
     let path = locate(&plan.args[0], &env)?;
-    let text =
-        |s: &str| CString::new(s).map_err(|_| Error::new(format!("/process/args: {s:?} holds a NUL byte")));
-    let file = CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| Error::new("/process/args/0 holds a NUL byte"))?;
+    let text = |s: &str| CString::new(s).map_err(|_| Error::new(format!("/process/args: {s:?} holds a NUL byte")));
+    let file = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::new("/process/args/0 holds a NUL byte"))?;
     Ok(Program {
         path,
         file,
@@ -104,8 +102,7 @@ fn home(uid: u32) -> String {
         .lines()
         .filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
-            (fields.len() >= 7 && fields[2].parse() == Ok(uid) && !fields[5].is_empty())
-                .then(|| fields[5].to_owned())
+            (fields.len() >= 7 && fields[2].parse() == Ok(uid) && !fields[5].is_empty()).then(|| fields[5].to_owned())
         })
         .next()
         .unwrap_or_else(|| "/".to_owned())
@@ -132,12 +129,13 @@ impl Program {
                     .next("save the script with Unix line ends"),
                 Some(line) => plain
                     .why(format!("its interpreter {:?} is missing in the container", line.split(' ').next().unwrap_or(""))),
-                None => plain.why("its ELF interpreter (dynamic linker) is missing in the container")
+                None => plain
+                    .why(format!("its ELF interpreter {} is missing in the container", elf_interpreter(&head).unwrap_or_default()))
                     .next("use a root file system with the right libc, or a static program"),
             },
             (libc::ENOEXEC, Some(head)) => match machine(&head) {
                 Some(other) if other != native_machine() => {
-                    plain.why(format!("it is built for another architecture (ELF machine {other})"))
+                    plain.why(format!("it is built for {}, and this machine is {}", machine_name(other), machine_name(native_machine())))
                 }
                 _ if !head.starts_with(b"\x7fELF") && !head.starts_with(b"#!") => {
                     plain.why("it is neither an ELF program nor a script with a #! line")
@@ -153,10 +151,41 @@ impl Program {
 
     fn head(&self) -> Option<Vec<u8>> {
         let file = path::open(&self.path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY).ok()?;
-        let mut head = vec![0; 256];
+        let mut head = vec![0; HEAD];
         let n = fd::read_full(file.as_fd(), &mut head).ok()?;
         head.truncate(n);
         Some(head)
+    }
+}
+
+/// How much of a program is read to explain it: its first line, or its ELF headers.
+const HEAD: usize = 4096;
+
+/// The path in the PT_INTERP segment of a 64-bit ELF program (elf(5)).
+fn elf_interpreter(head: &[u8]) -> Option<String> {
+    let word = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?) as usize);
+    let half = |at: usize| Some(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?) as usize);
+    let (table, size, count) = (word(32)?, half(54)?, half(56)?);
+    const PT_INTERP: usize = 3;
+    for i in 0..count.min(64) {
+        let entry = table.checked_add(i.checked_mul(size)?)?;
+        if word(entry)? & 0xffff_ffff == PT_INTERP {
+            let (offset, len) = (word(entry + 8)?, word(entry + 32)?);
+            let name = head.get(offset..offset.checked_add(len)?)?;
+            return Some(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned());
+        }
+    }
+    None
+}
+
+fn machine_name(machine: u16) -> String {
+    match machine {
+        3 => "x86 (i386)".to_owned(),
+        40 => "arm".to_owned(),
+        62 => "x86_64".to_owned(),
+        183 => "aarch64".to_owned(),
+        243 => "riscv".to_owned(),
+        other => format!("ELF machine {other}"),
     }
 }
 

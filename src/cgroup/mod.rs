@@ -65,16 +65,18 @@ pub fn traces(plan: &CgroupPlan) -> Result<Traces> {
 
 fn place(mount: &Path, path: &Path) -> Result<Place> {
     let mut foreign = 0;
-    if path.components().nth(1).is_some() {
-        let mut dir = hierarchy(mount)?;
-        for part in path.parent().into_iter().flatten() {
-            match descend(dir.as_fd(), Path::new(part)) {
-                Ok(next) => dir = next,
-                Err(e) if e.errno() == libc::ENOENT => break,
-                Err(e) => return Err(e.context(format_args!("cgroup {}", path.display()))),
-            }
-            foreign += 1;
+    let mut dir = hierarchy(mount)?;
+    for part in path {
+        match descend(dir.as_fd(), Path::new(part)) {
+            Ok(next) => dir = next,
+            Err(e) if e.errno() == libc::ENOENT => break,
+            Err(e) => return Err(e.context(format_args!("cgroup {}", path.display()))),
         }
+        foreign += 1;
+    }
+    // Somebody else's processes: refused before there is an intent, whose undoing would kill them.
+    if foreign == path.iter().count() {
+        refuse_inhabited(dir.as_fd())?;
     }
     Ok(Place { mount: mount.to_owned(), path: path.to_owned(), foreign })
 }
@@ -83,9 +85,7 @@ fn place(mount: &Path, path: &Path) -> Result<Place> {
 pub fn make(plan: &CgroupPlan) -> Result<Option<Cgroup>> {
     let dir = match make_leaf(&plan.mount, &plan.path, true) {
         Ok(dir) => dir,
-        Err(e) if plan.optional && matches!(e.errno(), libc::EACCES | libc::EPERM | libc::EROFS) => {
-            return Ok(None);
-        }
+        Err(e) if plan.optional && matches!(e.errno(), libc::EACCES | libc::EPERM | libc::EROFS) => return Ok(None),
         Err(e) => return Err(e),
     };
     for write in &plan.writes {
@@ -151,15 +151,15 @@ fn enable_controllers(dir: BorrowedFd<'_>) -> Result<()> {
 }
 
 fn refuse_inhabited(dir: BorrowedFd<'_>) -> Result<()> {
-    let processes = read(dir, "cgroup.procs")?.lines().count();
+    let mut pids = Vec::new();
+    collect_pids(dir, &mut pids)?;
+    let processes = pids.len();
     if processes > 0 {
         return Err(Error::new(format!("container's cgroup is not empty: {processes} process(es) found"))
             .next("give the container a cgroupsPath of its own"));
     }
-    if frozen(dir)? {
-        return Err(
-            Error::new("container's cgroup unexpectedly frozen").next("thaw it: echo 0 > cgroup.freeze")
-        );
+    if frozen(dir).unwrap_or(false) {
+        return Err(Error::new("container's cgroup unexpectedly frozen").next("thaw it: echo 0 > cgroup.freeze"));
     }
     Ok(())
 }
@@ -342,8 +342,7 @@ fn wait_event(dir: BorrowedFd<'_>, key: &str, want: bool) -> Result<()> {
 /// Removes what [`make`] made: sub-cgroups bottom up, the leaf, and the parents that did not exist before.
 pub fn remove(traces: &Traces) -> Result<()> {
     for place in traces.places.iter().rev() {
-        remove_place(place)
-            .map_err(|e| e.context(format_args!("removing cgroup {}", place.path.display())))?;
+        remove_place(place).map_err(|e| e.context(format_args!("removing cgroup {}", place.path.display())))?;
     }
     Ok(())
 }
@@ -413,6 +412,5 @@ fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String> {
 
 fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<()> {
     let fd = sys::path::openat(dir, Path::new(file), libc::O_WRONLY, 0)?;
-    sys::fd::write_all(fd.as_fd(), value.as_bytes())
-        .map_err(|e| e.context(format_args!("{file} = {value:?}")))
+    sys::fd::write_all(fd.as_fd(), value.as_bytes()).map_err(|e| e.context(format_args!("{file} = {value:?}")))
 }

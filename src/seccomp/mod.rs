@@ -26,7 +26,8 @@ use crate::error::Result;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
 
 /// A compiled profile.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
+#[derive(Debug)]
 pub struct Filter {
     /// At least one instruction and at most 4096.
     pub program: Vec<libc::sock_filter>,

@@ -71,6 +71,12 @@ pub fn reset() -> Result<()> {
     if ret < 0 { Err(Error::call("sigprocmask(SIG_SETMASK)", errno())) } else { Ok(()) }
 }
 
+/// A reader that went away is an error of write(2), not the end of this process.
+pub fn ignore_pipe() {
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Children that end leave no zombie, until the next exec (SA_NOCLDWAIT; exec resets the flags, sigaction(2)).
 pub fn reap_children_at_once() -> Result<()> {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect,
-    recvmsg, sendmsg, socket, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    sendmsg, socket, socketpair,
 };
 
 use super::shown;
@@ -33,8 +33,7 @@ pub fn connect_stream(path: &Path) -> Result<OwnedFd> {
         (Err(e), _, _) => Err(e),
     }
     .map_err(|e| Error::call(format_args!("connect({path:?})"), e as i32))?;
-    connect(fd.as_raw_fd(), &address)
-        .map_err(|e| Error::call(format_args!("connect({path:?})"), e as i32))?;
+    connect(fd.as_raw_fd(), &address).map_err(|e| Error::call(format_args!("connect({path:?})"), e as i32))?;
     Ok(fd)
 }
 
@@ -43,9 +42,8 @@ pub fn send(sock: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> R
     let raw: Vec<RawFd> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
-    sendmsg::<()>(sock.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None).map_err(
-        |e| Error::call(format_args!("sendmsg({}, {} bytes)", shown(sock), bytes.len()), e as i32),
-    )?;
+    sendmsg::<()>(sock.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
+        .map_err(|e| Error::call(format_args!("sendmsg({}, {} bytes)", shown(sock), bytes.len()), e as i32))?;
     Ok(())
 }
 
@@ -74,4 +72,22 @@ pub fn receive(sock: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<Ow
     };
     bytes.truncate(len);
     Ok((bytes, fd))
+}
+
+/// Brings `lo` of the current network namespace up (netdevice(7)): a new one has it down.
+pub fn loopback_up() -> Result<()> {
+    let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .or_else(|_| socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None))
+        .map_err(|e| Error::call("socket(AF_INET, SOCK_DGRAM)", e as i32))?;
+    // SAFETY: an all-zero ifreq is valid; name and flags are set below.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOOPBACK) as libc::c_short;
+    // SAFETY: the request lives across the call.
+    super::check!(
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) },
+        "ioctl(SIOCSIFFLAGS, lo, IFF_UP)"
+    )?;
+    Ok(())
 }

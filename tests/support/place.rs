@@ -104,8 +104,7 @@ fn only_child(pid: i32) -> Option<i32> {
 pub fn cgroup_dir(pid: i32, controller: &str) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("/proc/PID/cgroup");
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.splitn(3, ':').collect()).collect();
-    let v1 =
-        lines.iter().find(|line| !line[1].is_empty() && line[1].split(',').any(|name| name == controller));
+    let v1 = lines.iter().find(|line| line[0] != "0" && line[1].split(',').any(|name| name == controller));
     let (base, path) = match v1 {
         Some(line) => (PathBuf::from("/sys/fs/cgroup").join(line[1]), line[2]),
         None => (cgroup2_mount(), lines.iter().find(|line| line[0] == "0").expect("a v2 cgroup")[2]),

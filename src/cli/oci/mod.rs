@@ -80,6 +80,8 @@ enum Verb {
 /// What a verb may know of the global flags.
 pub struct Globals {
     root: PathBuf,
+    /// The root is the default below XDG_RUNTIME_DIR.
+    in_runtime_dir: bool,
     systemd_cgroup: bool,
 }
 
@@ -91,7 +93,12 @@ impl Globals {
 
     /// The state root, made if it is missing.
     fn make_root(&self) -> Result<Root> {
-        Root::open(&self.root, true)
+        let root = Root::open(&self.root, true)?;
+        if self.in_runtime_dir {
+            // Cleaners of XDG_RUNTIME_DIR leave what has the sticky bit (XDG base directory specification).
+            root.make_sticky()?;
+        }
+        Ok(root)
     }
 }
 
@@ -171,7 +178,12 @@ impl CreateFlags {
 
 /// Sockets of systemd's socket activation (sd_listen_fds(3)): they follow the preserved descriptors.
 fn listen_fds() -> u32 {
-    std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u32>().ok());
+    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), Some(n)) if pid == sys::process::pid().unsigned_abs() => n,
+        // Meant for another process.
+        _ => 0,
+    }
 }
 
 fn add_env(process: &mut oci_spec::runtime::Process, entries: &[String]) {
@@ -196,17 +208,15 @@ fn default_root(name: &str) -> PathBuf {
 
 /// The whole program: returns its exit code.
 pub fn main() -> i32 {
-    if let Err(e) = sys::fd::ensure_stdio() {
+    sys::signal::ignore_pipe();
+    // Nothing that the caller left open reaches a hook or a program unasked: what is to be kept is told at the end.
+    if let Err(e) = sys::fd::ensure_stdio().and_then(|()| sys::fd::cloexec_from(3)) {
         log::fatal(&e.to_string());
         return 1;
     }
     let name = own_name();
     let args = go_arguments(std::env::args_os().collect());
-    if args
-        .iter()
-        .skip(1)
-        .take_while(|a| a.to_string_lossy().starts_with('-'))
-        .any(|a| a == "--version" || a == "-v")
+    if args.iter().skip(1).take_while(|a| a.to_string_lossy().starts_with('-')).any(|a| a == "--version" || a == "-v")
     {
         log::print(&version(&name));
         return 0;
@@ -234,6 +244,7 @@ fn perform(cli: Cli, name: &str) -> Result<i32> {
     if !["true", "false", "auto", "1", "0"].contains(&cli.rootless.as_str()) {
         return Err(Error::new(format!("--rootless: {:?} is none of true, false, auto", cli.rootless)));
     }
+    let in_runtime_dir = cli.root.is_none() && !default_root(name).starts_with("/run");
     let root = match cli.root {
         Some(root) if root == Path::new("/") => {
             return Err(Error::new("--root: the root of the file system cannot hold the records"));
@@ -241,7 +252,8 @@ fn perform(cli: Cli, name: &str) -> Result<i32> {
         Some(root) => root,
         None => default_root(name),
     };
-    let globals = Globals { root, systemd_cgroup: cli.systemd_cgroup };
+    log::debug(&format!("{name} {}, records in {}", env!("CARGO_PKG_VERSION"), root.display()));
+    let globals = Globals { root, in_runtime_dir, systemd_cgroup: cli.systemd_cgroup };
     cli.verb.perform(&globals)
 }
 
@@ -290,11 +302,7 @@ impl Verb {
 
 /// The program's own lines only: dockerd takes the last one with the word for its answer.
 fn version(name: &str) -> String {
-    format!(
-        "{name} version {}\ncommit: {}\nspec: {SPEC_VERSION}\n",
-        env!("CARGO_PKG_VERSION"),
-        env!("JUG_COMMIT")
-    )
+    format!("{name} version {}\ncommit: {}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"), env!("JUG_COMMIT"))
 }
 
 /// Help goes to stdout with 0. A wrong flag is 1 and an unknown verb 3, as with Go's urfave/cli.
@@ -315,10 +323,7 @@ fn usage(error: &clap::Error) -> i32 {
             3
         }
         _ => {
-            log::fatal(&format!(
-                "Incorrect Usage: {}",
-                error.to_string().trim_start_matches("error: ").trim_end()
-            ));
+            log::fatal(&format!("Incorrect Usage: {}", error.to_string().trim_start_matches("error: ").trim_end()));
             1
         }
     }
@@ -326,22 +331,8 @@ fn usage(error: &clap::Error) -> i32 {
 
 /// Flags without a value, which Go also takes as `--flag=true`.
 const SWITCHES: [&str; 16] = [
-    "--debug",
-    "--systemd-cgroup",
-    "--no-pivot",
-    "--no-new-keyring",
-    "--detach",
-    "--no-subreaper",
-    "--keep",
-    "--force",
-    "--all",
-    "--tty",
-    "--ignore-paused",
-    "--no-new-privs",
-    "--quiet",
-    "--rootless",
-    "--print-plan",
-    "--version",
+    "--debug", "--systemd-cgroup", "--no-pivot", "--no-new-keyring", "--detach", "--no-subreaper", "--keep", "--force",
+    "--all", "--tty", "--ignore-paused", "--no-new-privs", "--quiet", "--rootless", "--print-plan", "--version",
 ];
 
 /// Verbs whose second positional argument begins a foreign command line.
@@ -388,18 +379,12 @@ mod tests {
     use super::*;
 
     fn go(args: &[&str]) -> Vec<String> {
-        go_arguments(args.iter().map(OsString::from).collect())
-            .into_iter()
-            .map(|a| a.into_string().unwrap())
-            .collect()
+        go_arguments(args.iter().map(OsString::from).collect()).into_iter().map(|a| a.into_string().unwrap()).collect()
     }
 
     #[test]
     fn single_dash_long_flags_are_long_flags() {
-        assert_eq!(
-            go(&["r", "-root", "/x", "create", "-b", "/y", "id"]),
-            ["r", "--root", "/x", "create", "-b", "/y", "id"]
-        );
+        assert_eq!(go(&["r", "-root", "/x", "create", "-b", "/y", "id"]), ["r", "--root", "/x", "create", "-b", "/y", "id"]);
         assert_eq!(go(&["r", "delete", "--force=true", "id"]), ["r", "delete", "--force", "id"]);
         assert_eq!(go(&["r", "delete", "-force=false", "id"]), ["r", "delete", "id"]);
     }

@@ -29,8 +29,7 @@ impl Ps {
         let pids = cgroup::pids(&container.record.cgroup)?;
         match self.format.as_str() {
             "json" => {
-                let text =
-                    serde_json::to_string(&pids).map_err(|e| Error::new(format!("writing the list: {e}")))?;
+                let text = serde_json::to_string(&pids).map_err(|e| Error::new(format!("writing the list: {e}")))?;
                 log::print(&(text + "\n"));
                 Ok(0)
             }
@@ -55,7 +54,7 @@ fn table(pids: &[i32], options: &[String]) -> Result<i32> {
     let column = head
         .split_whitespace()
         .position(|name| name == "PID")
-        .ok_or_else(|| Error::new("ps prints no column PID").next("choose options that show it"))?;
+        .ok_or_else(|| Error::new("couldn't find PID field in ps output").next("choose options that show it"))?;
     log::print(&format!("{head}\n"));
     for line in lines {
         let pid = line.split_whitespace().nth(column).and_then(|p| p.parse().ok());
