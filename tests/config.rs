@@ -363,8 +363,9 @@ fn a_program_for_another_machine_is_explained() {
     bytes[18..20].copy_from_slice(&other.to_le_bytes());
     fs::write(&path, bytes).expect("write");
     let out = b.run_args(&["/bin/busybox"]).fails("exec format error");
-    deviates!("runc repeats the kernel's words alone; jug names the reason");
-    out.says("architecture");
+    deviates!("runc repeats the kernel's words alone; jug names both machines");
+    let text = out.error().to_lowercase();
+    assert!(text.contains("aarch64") || text.contains("arm64") || text.contains("x86"), "{out}");
 }
 
 #[test]
@@ -375,7 +376,7 @@ fn a_text_without_a_shebang_is_an_exec_format_error() {
 }
 
 #[test]
-fn a_missing_loader_is_explained() {
+fn a_missing_loader_is_named() {
     let b = Bundle::new();
     // Any dynamic program of the host: its loader is not in the bundle.
     let program = ["/usr/bin/env", "/bin/ls"]
@@ -386,6 +387,6 @@ fn a_missing_loader_is_explained() {
     fs::copy(program, &to).expect("copy");
     fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).expect("chmod");
     let out = b.run_args(&["/bin/dynamic"]).fails("no such file");
-    deviates!("runc repeats the kernel's words alone; jug says what is missing");
-    assert!(out.error().contains("interpreter") || out.error().contains("ld-linux"), "{out}");
+    deviates!("runc repeats the kernel's words alone; jug names the loader");
+    assert!(out.error().contains("ld-linux"), "{out}");
 }
