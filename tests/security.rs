@@ -163,6 +163,15 @@ fn a_created_init_shows_nothing_of_the_host_to_exec() {
 
 // R3, CVE-2021-30465, CVE-2024-45310: a mount target that changes under the runtime's hands.
 
+/// Sets the flag when it is dropped.
+struct Raise<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_destination_that_is_swapped_does_not_lead_out() {
     deviates!("runc 1.1.5 is vulnerable: CVE-2024-45310");
@@ -185,11 +194,12 @@ fn a_destination_that_is_swapped_does_not_lead_out() {
                     nix::fcntl::renameat2(here, &real, here, &link, nix::fcntl::RenameFlags::RENAME_EXCHANGE);
             }
         });
+        // A panic here must end the other thread too, or the scope waits for ever.
+        let _end = Raise(&done);
         for _ in 0..if in_guest() { 10 } else { 60 } {
             // Works or fails, as the race falls.
             let _ = boxed_run(&b, &["/bin/true"]);
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert_eq!(listing(&guard.outside), before);
 }
