@@ -347,6 +347,16 @@ pub fn remove(traces: &Traces) -> Result<()> {
     Ok(())
 }
 
+/// The same, unless a process or a sub-cgroup is left in the first place: then nothing is removed there.
+pub fn remove_if_empty(traces: &Traces) -> Result<bool> {
+    let Some(place) = traces.places.first() else { return Ok(true) };
+    match rmdir(hierarchy(&place.mount)?.as_fd(), &place.path) {
+        Ok(()) => remove(traces).map(|()| true),
+        Err(e) if e.errno() == libc::EBUSY || e.errno() == libc::ENOTEMPTY => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 fn remove_place(place: &Place) -> Result<()> {
     let root = hierarchy(&place.mount)?;
     let mut path = place.path.clone();

@@ -117,6 +117,7 @@ fn intent(plan: &Plan) -> Result<Record> {
         cgroup: plan.cgroup.as_ref().map(cgroup::traces).transpose()?.unwrap_or_default(),
         namespaces: plan.namespaces.flags(),
         hooks_begun: false,
+        has_poststop: !plan.hooks.poststop.is_empty(),
         no_new_keyring: plan.options.no_new_keyring,
         annotations: plan.annotations.clone(),
     })
@@ -381,7 +382,7 @@ pub fn delete(root: Option<&Root>, id: &Id, force: bool) -> Result<()> {
     let container = Container { entry, record };
     match container.status()? {
         Status::Stopped | Status::Created => {}
-        _ if force || container.record.phase == Phase::Deleting => {}
+        _ if force => {}
         status => {
             return Err(Error::new(format!("cannot delete container {} that is not stopped: {status}", id.as_str()))
                 .next("stop it first, or use delete --force"));

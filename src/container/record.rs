@@ -52,8 +52,6 @@ pub enum Phase {
     /// An intent: something may have been made, nothing is promised.
     Creating,
     Created,
-    /// `delete` has begun; it can only be finished.
-    Deleting,
 }
 
 /// Facts about a container.
@@ -78,6 +76,7 @@ pub struct Record {
     pub namespaces: i32,
     /// Hooks before the start have begun: poststop hooks are owed.
     pub hooks_begun: bool,
+    pub has_poststop: bool,
     pub no_new_keyring: bool,
     pub annotations: Vec<(String, String)>,
 }
@@ -92,12 +91,13 @@ pub struct Root {
 impl Root {
     /// Opens the state root, making it (0700) when `make`.
     pub fn open(path: &Path, make: bool) -> Result<Self> {
-        if make {
-            make_private(path)?;
-        }
         match sys::path::open(path, libc::O_RDONLY | libc::O_DIRECTORY) {
             Ok(dir) => Ok(Self { dir, path: path.to_owned() }),
-            Err(e) if e.errno() == libc::ENOENT && !make => Err(missing()),
+            Err(e) if e.errno() == libc::ENOENT && make => {
+                make_private(path)?;
+                Self::open(path, false)
+            }
+            Err(e) if e.errno() == libc::ENOENT => Err(missing()),
             Err(e) => Err(e.context("state root")),
         }
     }

@@ -152,7 +152,7 @@ fn capabilities(process: &Process, host: &Host, warnings: &mut Vec<String>) -> C
     let Some(sets) = process.capabilities() else { return CapabilityPlan::default() };
     let mut missing = 0;
     let mut grantable = |set: &Option<Capabilities>| {
-        let wanted = set.iter().flatten().fold(0u64, |mask, cap| mask | 1 << number(*cap));
+        let wanted = mask(set);
         missing |= wanted & !host.capabilities;
         wanted & host.capabilities
     };
@@ -173,6 +173,21 @@ fn capabilities(process: &Process, host: &Host, warnings: &mut Vec<String>) -> C
         ));
     }
     plan
+}
+
+fn mask(set: &Option<Capabilities>) -> u64 {
+    set.iter().flatten().fold(0, |mask, cap| mask | 1 << number(*cap))
+}
+
+/// Every capability that any set of the config names.
+pub fn wanted_capabilities(process: &Process) -> u64 {
+    process.capabilities().as_ref().map_or(0, |sets| {
+        mask(sets.bounding())
+            | mask(sets.effective())
+            | mask(sets.inheritable())
+            | mask(sets.permitted())
+            | mask(sets.ambient())
+    })
 }
 
 /// The kernel's number of a capability (linux/capability.h), which is the order of oci-spec's names in `caps`.
