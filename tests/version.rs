@@ -51,6 +51,13 @@ fn every_verb_has_its_own_help() {
 }
 
 #[test]
+fn a_checkpoint_that_is_not_supported_is_not_offered() {
+    deviates!("jug has no checkpoint; podman probes for it with checkpoint --help");
+    assert_ne!(runtime_call(&["checkpoint", "--help"]).output().code, 0);
+    assert_ne!(runtime_call(&["restore", "--lsm-mount-context"]).output().code, 0);
+}
+
+#[test]
 fn an_unknown_verb_is_refused() {
     runtime_call(&["no-such-verb"]).output().exits(3).says("no-such-verb");
 }
