@@ -1,3 +1,11 @@
 //! jug: a daemonless OCI runtime and container engine.
+pub mod apply;
+pub mod bundle;
+pub mod cgroup;
+pub mod cli;
+pub mod container;
 pub mod error;
+pub mod host;
+pub mod plan;
 pub mod seccomp;
+pub mod sys;

@@ -1,1 +1,8 @@
-fn main() {}
+//! The door for engines: runc's command line. Its entry point is `jug_entry` (see `sys::seal`), its main is C's: Rust's
+//! start-up would read /proc/self/maps and set up a signal stack, which a container start need not pay for.
+#![no_main]
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    jug::cli::oci::main()
+}

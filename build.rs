@@ -1,0 +1,16 @@
+//! Two facts for the binaries: the entry point of `jug-oci` (see `sys::seal`), and the commit they were built from.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo:rustc-link-arg-bin=jug-oci=-Wl,-e,jug_entry");
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    let commit = Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .output()
+        .ok()
+        .filter(|output| output.status.success())
+        .and_then(|output| String::from_utf8(output.stdout).ok());
+    println!("cargo:rustc-env=JUG_COMMIT={}", commit.as_deref().unwrap_or("unknown").trim());
+}

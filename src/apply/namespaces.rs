@@ -1,0 +1,178 @@
+//! Namespaces: one clone into all of them.
+//!
+//! What is joined by path is joined by the parent just before the clone, so that the child is born in it, and left again
+//! right after. A user namespace cannot be left again: only there a short-lived process goes in and clones, with the
+//! runtime as the child's parent (CLONE_PARENT).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use super::sysctl::Proc;
+use crate::container::sync::Sync;
+use crate::error::{Error, Result};
+use crate::plan::Namespaces;
+use crate::plan::namespaces::Kind;
+use crate::sys::clone::{CLONE_PARENT, Child, Side, clone3, setns, unshare};
+use crate::sys::{path, process, socket};
+
+/// Namespaces given by path, opened and checked.
+#[derive(Debug, Default)]
+pub struct Joined(Vec<(Kind, OwnedFd)>);
+
+pub fn open(namespaces: &Namespaces) -> Result<Joined> {
+    let mut joined = Vec::new();
+    for (kind, file) in &namespaces.join {
+        let fd = path::open(file, libc::O_RDONLY)
+            .map_err(|e| e.context(format_args!("/linux/namespaces: {kind} namespace")))?;
+        match crate::sys::clone::namespace_type(fd.as_fd()) {
+            Ok(found) if found == kind.flag() => {}
+            _ => {
+                return Err(Error::new(format!(
+                    "/linux/namespaces: {} is not a {kind} namespace",
+                    file.display()
+                )));
+            }
+        }
+        joined.push((*kind, fd));
+    }
+    Ok(Joined(joined))
+}
+
+impl Joined {
+    fn user(&self) -> Option<&OwnedFd> {
+        self.0.iter().find(|(kind, _)| *kind == Kind::User).map(|(_, fd)| fd)
+    }
+
+    fn others(&self) -> impl Iterator<Item = &(Kind, OwnedFd)> {
+        self.0.iter().filter(|(kind, _)| *kind != Kind::User && *kind != Kind::Mount)
+    }
+
+    /// The mount namespace is joined last and by the child itself: with it paths change their meaning.
+    pub fn enter_mount(&self) -> Result<()> {
+        for (kind, fd) in self.0.iter().filter(|(kind, _)| *kind == Kind::Mount) {
+            setns(fd.as_fd(), kind.flag())?;
+        }
+        Ok(())
+    }
+}
+
+/// The flags of the one clone. Two kinds are entered otherwise: the cgroup namespace has to be made when the child is in
+/// its cgroup already, the time namespace before the clone.
+fn clone_flags(namespaces: &Namespaces) -> u64 {
+    let made = namespaces.new.iter().filter(|kind| !matches!(kind, Kind::Cgroup | Kind::Time));
+    made.map(|kind| kind.flag() as u64).sum()
+}
+
+/// Clones the container's first process. `cgroup` is where it is born.
+pub fn clone(namespaces: &Namespaces, joined: &Joined, cgroup: Option<&OwnedFd>, rootless: bool) -> Result<Side> {
+    if let Some(userns) = joined.user() {
+        return clone_through_user_namespace(namespaces, joined, userns, cgroup);
+    }
+    let mut home = Vec::new();
+    for (kind, fd) in joined.others() {
+        home.push((*kind, own(*kind)?));
+        setns(fd.as_fd(), kind.flag()).map_err(|e| e.context(format_args!("joining the {kind} namespace")))?;
+    }
+    if namespaces.makes(Kind::Time) && !rootless {
+        home.push((Kind::Time, own(Kind::Time)?));
+        make_time_namespace(namespaces)?;
+    }
+    let side = clone3(clone_flags(namespaces), cgroup.map(AsFd::as_fd))?;
+    if let Side::Parent(_) = side {
+        for (kind, fd) in home {
+            setns(fd.as_fd(), kind.flag())?;
+        }
+    }
+    Ok(side)
+}
+
+fn own(kind: Kind) -> Result<OwnedFd> {
+    path::open(&Path::new("/proc/self/ns").join(kind.file()), libc::O_RDONLY)
+}
+
+/// A new time namespace for the next child, with its clocks set before anybody is in it (time_namespaces(7)).
+pub fn make_time_namespace(namespaces: &Namespaces) -> Result<()> {
+    unshare(Kind::Time.flag()).map_err(|e| match e.errno() {
+        libc::EINVAL => e.context("/linux/namespaces: time").why("this kernel has no time namespaces"),
+        _ => e,
+    })?;
+    if namespaces.time_offsets.is_empty() {
+        return Ok(());
+    }
+    let lines: String = namespaces.time_offsets.iter().map(|(clock, s, ns)| format!("{clock} {s} {ns}\n")).collect();
+    Proc::open()?.write(Path::new("self/timens_offsets"), &lines).map_err(|e| e.context("/linux/timeOffsets"))
+}
+
+fn clone_through_user_namespace(
+    namespaces: &Namespaces,
+    joined: &Joined,
+    userns: &OwnedFd,
+    cgroup: Option<&OwnedFd>,
+) -> Result<Side> {
+    let (ours, theirs) = socket::pair()?;
+    let Side::Parent(messenger) = clone3(0, None)? else {
+        drop(ours);
+        let born = || -> Result<Side> {
+            setns(userns.as_fd(), Kind::User.flag()).map_err(|e| e.context("joining the user namespace"))?;
+            for (kind, fd) in joined.others() {
+                setns(fd.as_fd(), kind.flag())
+                    .map_err(|e| e.context(format_args!("joining the {kind} namespace")))?;
+            }
+            if namespaces.makes(Kind::Time) {
+                make_time_namespace(namespaces)?;
+            }
+            clone3(clone_flags(namespaces) | CLONE_PARENT, cgroup.map(AsFd::as_fd))
+        };
+        return match born() {
+            Ok(Side::Child) => Ok(Side::Child),
+            Ok(Side::Parent(child)) => {
+                let sent = socket::send(theirs.as_fd(), &child.pid.to_le_bytes(), Some(child.pidfd.as_fd()));
+                process::exit_now(i32::from(sent.is_err()))
+            }
+            Err(e) => {
+                let _ = socket::send(theirs.as_fd(), &[&[b'E'; 5][..], &e.encode()].concat(), None);
+                process::exit_now(1)
+            }
+        };
+    };
+    drop(theirs);
+    let heard = socket::receive(ours.as_fd(), 32 * 1024);
+    process::wait(messenger.pidfd.as_fd(), true)?;
+    match heard? {
+        (bytes, Some(pidfd)) if bytes.len() == 4 => {
+            Ok(Side::Parent(Child { pid: i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), pidfd }))
+        }
+        (bytes, _) if bytes.len() > 5 => Err(Error::decode(&bytes[5..])),
+        _ => Err(Error::new("the process that joined the user namespace died")),
+    }
+}
+
+/// What the child does about its namespaces, first of all.
+pub fn settle(namespaces: &Namespaces, joined: &Joined, rootless: bool, sync: &Sync) -> Result<()> {
+    if namespaces.makes(Kind::User) {
+        sync.expect(crate::container::sync::Word::Build)?;
+    }
+    if namespaces.has(Kind::User) {
+        become_root_inside()?;
+    }
+    joined.enter_mount()?;
+    if namespaces.makes(Kind::Cgroup) {
+        unshare(Kind::Cgroup.flag())?;
+    }
+    if namespaces.makes(Kind::Time) && rootless && !namespaces.joins(Kind::User) {
+        make_time_namespace(namespaces)?;
+    }
+    Ok(())
+}
+
+/// The child is nobody in its new user namespace until it takes an id that is mapped there.
+pub fn become_root_inside() -> Result<()> {
+    use crate::sys::cred;
+    cred::setresgid(0)?;
+    cred::setresuid(0).map_err(|e| e.why("id 0 is not mapped in the user namespace"))?;
+    match cred::setgroups(&[]) {
+        // Denied where an unprivileged user maps only itself (user_namespaces(7)).
+        Err(e) if e.errno() == libc::EPERM => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,120 @@
+//! What the child needs of the host, opened before the clone, so that after it no host path is looked up any more.
+//!
+//! A caller with CAP_SYS_ADMIN over its mount namespace takes detached copies of the mounts it needs. One without (a
+//! rootless caller) cannot: then the child does the very same thing, first of all, in its new namespaces.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::apply::ids;
+use crate::error::{Error, Result};
+use crate::plan::mounts::Kind;
+use crate::plan::namespaces::Kind as Ns;
+use crate::plan::{Plan, devices};
+use crate::sys::mount::{self, SetAttr};
+
+/// Detached mounts of the host's.
+#[derive(Debug)]
+pub struct Trees {
+    pub root: OwnedFd,
+    /// One for each bind mount of the plan, in its order; `None` for the others.
+    pub sources: Vec<Option<OwnedFd>>,
+    /// /dev/null, for masked files.
+    pub null: Option<OwnedFd>,
+    /// Nodes for a /dev in a user namespace, where mknod(2) is not allowed: (path below the root, mount).
+    pub nodes: Vec<(PathBuf, OwnedFd)>,
+    /// The cgroup directory, for a `cgroup` mount without a cgroup namespace.
+    pub cgroup: Option<OwnedFd>,
+}
+
+/// Whether this process may copy mounts of its own namespace.
+pub fn may_copy_mounts() -> bool {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    crate::sys::cred::capget().is_ok_and(|(effective, ..)| effective & CAP_SYS_ADMIN != 0)
+}
+
+/// Takes the copies. `idmap` turns the maps of an idmapped mount into a user namespace.
+pub fn trees(plan: &Plan) -> Result<Trees> {
+    let host = crate::sys::cwd();
+    let root = mount::open_tree(host, &plan.root.path, true, false).map_err(|e| rootfs_error(e, plan))?;
+    isolate(&root, plan)?;
+    let mut sources = Vec::with_capacity(plan.mounts.len());
+    for m in &plan.mounts {
+        let Kind::Bind { source, recursive } = &m.kind else {
+            sources.push(None);
+            continue;
+        };
+        let tree = mount::open_tree(host, source, *recursive, false)
+            .map_err(|e| e.context(format_args!("{}/source {}", m.at, source.display())))?;
+        isolate(&tree, plan)?;
+        if let Some(map) = &m.idmap {
+            let userns = ids::namespace_with(&map.uid, &map.gid)?;
+            mount::set_idmap(tree.as_fd(), userns.as_fd(), map.recursive).map_err(|e| {
+                e.context(format_args!("{}: idmapped mount", m.at))
+                    .why("the file system of the source may not support idmapped mounts")
+            })?;
+        }
+        sources.push(Some(tree));
+    }
+    let in_userns = plan.namespaces.has(Ns::User);
+    let mut nodes = Vec::new();
+    if in_userns {
+        nodes = device_nodes(plan)?;
+    }
+    let null = if plan.masked.is_empty() { None } else { Some(node(Path::new("/dev/null"))?) };
+    let own_view = plan.namespaces.has(Ns::Cgroup);
+    let cgroup = match &plan.cgroup {
+        Some(cgroup) if !own_view && plan.mounts.iter().any(|m| m.kind == Kind::Cgroup) => {
+            let tree = mount::open_tree(host, &cgroup.mount.join(&cgroup.path), false, false)?;
+            isolate(&tree, plan)?;
+            Some(tree)
+        }
+        _ => None,
+    };
+    Ok(Trees { root, sources, null, nodes, cgroup })
+}
+
+/// A copy of a shared mount is a peer of it: what the container mounts there would appear on the host. So copies become
+/// slaves, unless the config says that the root is shared.
+fn isolate(tree: &OwnedFd, plan: &Plan) -> Result<()> {
+    if plan.root.propagation & libc::MS_SHARED != 0 {
+        return Ok(());
+    }
+    let change = SetAttr { propagation: libc::MS_SLAVE, ..SetAttr::default() };
+    mount::set_attributes(tree.as_fd(), change, true)
+}
+
+fn device_nodes(plan: &Plan) -> Result<Vec<(PathBuf, OwnedFd)>> {
+    let mut nodes = Vec::new();
+    if plan.setup_dev {
+        for (name, ..) in devices::DEFAULT {
+            let path = Path::new("/dev").join(name);
+            nodes.push((Path::new("dev").join(name), node(&path)?));
+        }
+    }
+    for device in plan.devices.iter().filter(|d| !(plan.setup_dev && devices::is_default(&d.path))) {
+        nodes.push((device.path.clone(), node(&Path::new("/").join(&device.path))?));
+    }
+    Ok(nodes)
+}
+
+fn node(path: &Path) -> Result<OwnedFd> {
+    mount::open_tree(crate::sys::cwd(), path, false, true).map_err(|e| e.context("device of the host"))
+}
+
+fn rootfs_error(e: Error, plan: &Plan) -> Error {
+    let path = plan.root.path.display();
+    match e.errno() {
+        libc::ENOENT => Error::call(format_args!("/root/path: invalid rootfs: {path}"), libc::ENOENT)
+            .next("make the directory, or correct root.path in config.json"),
+        _ => e.context(format_args!("/root/path {path}")),
+    }
+}
+
+/// Checks what open_tree(2) would take without complaint: a root that is a file.
+pub fn check_root(plan: &Plan) -> Result<()> {
+    match crate::sys::path::open(&plan.root.path, libc::O_PATH | libc::O_DIRECTORY) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(rootfs_error(e, plan)),
+    }
+}

@@ -1,0 +1,79 @@
+//! Masked and read-only paths.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use super::opened::Trees;
+use super::root::RootDir;
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::sys::mount::{self, SetAttr};
+use crate::sys::path;
+
+/// Covers what is to be seen by nobody: files with the host's /dev/null, directories with one shared empty tmpfs.
+pub fn mask(plan: &Plan, trees: &mut Trees, root: &RootDir) -> Result<()> {
+    let mut empty = Cover(None);
+    let mut null = Cover(trees.null.take());
+    for masked in &plan.masked {
+        let Some(target) = existing(root, masked)? else { continue };
+        let is_dir = path::stat(target.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        if is_dir { empty.put(&target, empty_dir) } else { null.put(&target, host_null) }
+            .map_err(|e| e.context(format_args!("can't mask path \"/{}\"", masked.display())))?;
+    }
+    Ok(())
+}
+
+/// A mount of which every further place gets a copy.
+struct Cover(Option<OwnedFd>);
+
+impl Cover {
+    fn put(&mut self, target: &OwnedFd, make: fn() -> Result<OwnedFd>) -> Result<()> {
+        let used = std::mem::take(&mut self.0);
+        let tree = match used {
+            // Detached: not used yet. open_tree(2) of an attached one is a copy; of a detached one it is refused.
+            Some(tree) => match mount::open_tree(tree.as_fd(), Path::new(""), false, false) {
+                Ok(copy) => copy,
+                Err(_) => tree,
+            },
+            None => make()?,
+        };
+        mount::attach(tree.as_fd(), target.as_fd())?;
+        self.0 = Some(tree);
+        Ok(())
+    }
+}
+
+fn empty_dir() -> Result<OwnedFd> {
+    let context = mount::fsopen("tmpfs")?;
+    context.set("size", "4k")?;
+    context.set("nr_inodes", "2")?;
+    context.mount(mount::MOUNT_ATTR_RDONLY)
+}
+
+fn host_null() -> Result<OwnedFd> {
+    Err(Error::new("the host's /dev/null was not opened"))
+}
+
+/// Makes paths read-only where they are, keeping what else they are (nosuid, nodev, noexec).
+pub fn make_readonly(plan: &Plan, root: &RootDir) -> Result<()> {
+    for readonly in &plan.readonly {
+        let Some(target) = existing(root, readonly)? else { continue };
+        let apply = || -> Result<()> {
+            let tree = mount::open_tree(target.as_fd(), Path::new(""), true, false)?;
+            let change = SetAttr { set: mount::MOUNT_ATTR_RDONLY, ..SetAttr::default() };
+            mount::set_attributes(tree.as_fd(), change, true)?;
+            mount::attach(tree.as_fd(), target.as_fd())
+        };
+        apply().map_err(|e| e.context(format_args!("can't make \"/{}\" read-only", readonly.display())))?;
+    }
+    Ok(())
+}
+
+/// A path that is not there, or not for this user to see, needs no cover.
+fn existing(root: &RootDir, path: &Path) -> Result<Option<OwnedFd>> {
+    match root.open(path, libc::O_PATH) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(e) if matches!(e.errno(), libc::ENOENT | libc::ENOTDIR | libc::EACCES) => Ok(None),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,145 @@
+//! Becoming the program: the tail that create and exec share.
+//!
+//! Two steps. [`prepare`] does what must be seen to succeed before the container counts as created: keyring, groups of
+//! attributes, the program found. [`become_program`] gives up privileges in the one order that works and execs.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use super::program::{self, Program};
+use super::sysctl::Proc;
+use crate::error::{Error, Result};
+use crate::plan::{ProcessPlan, SeccompPlan};
+use crate::sys::{cred, fd, path, process, seccomp, signal};
+
+/// The filter, and where a listener of it goes: the agent's socket and the message that belongs to it.
+pub struct Filter<'a> {
+    pub plan: &'a SeccompPlan,
+    pub agent: Option<(BorrowedFd<'a>, Vec<u8>)>,
+}
+
+/// Priorities, keyring, and the program of `plan`, found inside.
+pub fn prepare(plan: &ProcessPlan, keyring: Option<&str>) -> Result<Program> {
+    if let Some(id) = keyring {
+        let name = CString::new(format!("_ses.{id}")).map_err(|_| Error::new("a NUL byte in the container ID"))?;
+        process::join_session_keyring(&name)?;
+    }
+    if let Some((class, data)) = plan.io_priority {
+        process::set_ioprio(class, data).map_err(|e| e.context("/process/ioPriority"))?;
+    }
+    if let Some(scheduler) = plan.scheduler {
+        process::set_scheduler(scheduler).map_err(|e| e.context("/process/scheduler"))?;
+    }
+    path::umask(plan.umask);
+    program::find(plan)
+}
+
+/// Gives the program's user the inherited stdio, so that it can open /dev/stdout again, as runc does. Never the host's
+/// null device, nor a file that somebody redirected to.
+pub fn own_stdio(plan: &ProcessPlan) -> Result<()> {
+    for number in 0..3 {
+        let Some(stdio) = fd::inherited(number) else { continue };
+        let st = path::stat(stdio, Path::new(""))?;
+        let is_null = st.st_mode & libc::S_IFMT == libc::S_IFCHR && st.st_rdev == libc::makedev(1, 3);
+        let is_file = st.st_mode & libc::S_IFMT == libc::S_IFREG;
+        if st.st_uid == plan.uid || is_null || is_file {
+            continue;
+        }
+        match path::fchown(stdio, plan.uid, st.st_gid) {
+            // Not ours to give (another user's pipe, a read-only file system, an id that is not mapped).
+            Err(e) if matches!(e.errno(), libc::EPERM | libc::EINVAL | libc::EROFS) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// The security labels that take effect with the next exec.
+pub fn label(plan: &ProcessPlan) -> Result<()> {
+    if let Some(profile) = &plan.apparmor {
+        let proc = Proc::open()?;
+        let text = format!("exec {profile}");
+        proc.write(Path::new("thread-self/attr/apparmor/exec"), &text)
+            .or_else(|_| proc.write(Path::new("thread-self/attr/exec"), &text))
+            .map_err(|e| {
+                e.context(format_args!("/process/apparmorProfile {profile:?}"))
+                    .why("AppArmor is not enabled on this host, or the profile is not loaded")
+            })?;
+    }
+    if let Some(label) = &plan.selinux {
+        Proc::open()?.write(Path::new("thread-self/attr/exec"), label).map_err(|e| {
+            e.context(format_args!("/process/selinuxLabel {label:?}")).why("SELinux is not enabled on this host")
+        })?;
+    }
+    Ok(())
+}
+
+/// From here on nothing is given back. Each step needs a privilege that a later one takes away; a failure ends the
+/// process. Returns only the reason why it did not become the program.
+pub fn become_program(plan: &ProcessPlan, program: &Program, filter: Option<&Filter<'_>>, keep_fds: u32) -> Error {
+    match confine(plan, filter, keep_fds) {
+        Ok(()) => {
+            let error = program.exec();
+            program.explain(error)
+        }
+        Err(e) => e,
+    }
+}
+
+fn confine(plan: &ProcessPlan, filter: Option<&Filter<'_>>, keep_fds: u32) -> Result<()> {
+    label(plan)?;
+    if !plan.no_new_privileges {
+        // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go: what follows is under the filter,
+        // as it is with runc.
+        load(filter)?;
+    }
+    capabilities_and_user(plan)?;
+    enter(&plan.cwd)?;
+    signal::reset()?;
+    fd::cloexec_from(3 + keep_fds as i32)?;
+    if plan.no_new_privileges {
+        process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
+        load(filter)?;
+    }
+    Ok(())
+}
+
+/// Bounding set while CAP_SETPCAP is there, ids while CAP_SETUID is, then the sets; ambient last, since it needs both
+/// the permitted and the inheritable (capabilities(7)).
+fn capabilities_and_user(plan: &ProcessPlan) -> Result<()> {
+    let caps = &plan.capabilities;
+    cred::limit_bounding_set(caps.bounding)?;
+    process::prctl(libc::PR_SET_KEEPCAPS, 1)?;
+    own_stdio(plan)?;
+    if !plan.keep_groups {
+        cred::setgroups(&plan.groups)?;
+    }
+    cred::setresgid(plan.gid)?;
+    cred::setresuid(plan.uid)?;
+    process::prctl(libc::PR_SET_KEEPCAPS, 0)?;
+    cred::capset(caps.effective, caps.permitted, caps.inheritable)
+        .map_err(|e| e.context("/process/capabilities"))?;
+    cred::set_ambient(caps.ambient)
+}
+
+fn load(filter: Option<&Filter<'_>>) -> Result<()> {
+    let Some(filter) = filter else { return Ok(()) };
+    let compiled = &filter.plan.filter;
+    match &filter.agent {
+        Some((socket, message)) => {
+            seccomp::load_and_hand_over(&compiled.program, compiled.flags, socket.as_fd(), message)
+        }
+        None => seccomp::load(&compiled.program, compiled.flags).map(drop),
+    }
+}
+
+/// Enters the working directory as the program's user, and makes sure that it lies inside (CVE-2024-21626).
+fn enter(cwd: &Path) -> Result<()> {
+    path::chdir(cwd).map_err(|e| e.context(format_args!("chdir to cwd ({cwd:?}) set in config.json failed")))?;
+    if path::getcwd()?.first() != Some(&b'/') {
+        return Err(Error::new(format!("current working directory {cwd:?} is outside of container mount namespace root"))
+            .why("a leaked descriptor of the host was used as a path"));
+    }
+    Ok(())
+}

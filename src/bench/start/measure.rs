@@ -1,0 +1,120 @@
+//! One start: its wall time, the CPU time of its whole tree, and what strace and the kernel say about it.
+//!
+//! This process is a child subreaper, so that no process of a contender, its container included, gets away uncounted:
+//! CPU time is what RUSAGE_CHILDREN has grown by when all are reaped. Work that the kernel does later in its own
+//! threads, such as taking a network namespace apart, is nobody's.
+
+use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// A start that takes longer is stopped and counted as failed: youki has been seen to hang.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Milliseconds.
+pub struct Times {
+    pub wall: f64,
+    pub cpu: f64,
+}
+
+/// Stops starts that hang. It looks once a second, so that it costs the measured ones nothing.
+#[derive(Clone)]
+pub struct Watchdog(Arc<Mutex<Vec<(u32, Instant)>>>);
+
+impl Watchdog {
+    pub fn new() -> Self {
+        let watched = Arc::new(Mutex::new(Vec::<(u32, Instant)>::new()));
+        let list = Arc::clone(&watched);
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+                let Ok(list) = list.lock() else { return };
+                for (group, _) in list.iter().filter(|(_, since)| since.elapsed() > PATIENCE) {
+                    let _ = killpg(Pid::from_raw(*group as i32), Signal::SIGKILL);
+                }
+            }
+        });
+        Self(watched)
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<(u32, Instant)>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Runs `command` to its end and gives its wall time in milliseconds. Safe to call from several threads.
+pub fn wall(command: &mut Command, watchdog: &Watchdog) -> io::Result<f64> {
+    command.process_group(0);
+    let begun = Instant::now();
+    let mut child = command.spawn()?;
+    watchdog.list().push((child.id(), begun));
+    let status = child.wait();
+    let wall = begun.elapsed().as_secs_f64() * 1000.0;
+    watchdog.list().retain(|(group, _)| *group != child.id());
+    match status? {
+        status if status.success() => Ok(wall),
+        status => Err(io::Error::other(status.to_string())),
+    }
+}
+
+/// Wall and CPU time of `command`, which has to be the only one that runs.
+pub fn once(command: &mut Command, watchdog: &Watchdog) -> io::Result<Times> {
+    reap();
+    let before = cpu_of_children()?;
+    let wall = wall(command, watchdog)?;
+    reap();
+    Ok(Times { wall, cpu: cpu_of_children()? - before })
+}
+
+/// Waits for whatever has been left to us and has ended.
+pub fn reap() {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// User and system time of all children that have been waited for, and theirs, in milliseconds.
+pub fn cpu_of_children() -> io::Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let milliseconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 * 1e3 + time.tv_usec() as f64 / 1e3;
+    Ok(milliseconds(usage.user_time()) + milliseconds(usage.system_time()))
+}
+
+/// Runs `command` to its end and gives its output; what the caller has not piped is empty.
+pub fn output(command: &mut Command, watchdog: &Watchdog) -> io::Result<Output> {
+    let child = command.process_group(0).spawn()?;
+    let group = child.id();
+    watchdog.list().push((group, Instant::now()));
+    let output = child.wait_with_output();
+    watchdog.list().retain(|(watched, _)| *watched != group);
+    output
+}
+
+/// Runs `command`, which has to exit with `code`; if not, the error has what it said.
+pub fn expect(command: &mut Command, code: i32, watchdog: &Watchdog) -> io::Result<()> {
+    let output = output(command.stderr(Stdio::piped()), watchdog)?;
+    if output.status.code() == Some(code) {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{}, not {code}: {}", output.status, said.trim())))
+}
+
+/// The sum in a table of `strace -c`.
+pub fn system_calls(table: &str) -> Option<u64> {
+    // 100.00    0.001234           1       745        12 total
+    let total = table.lines().rfind(|line| line.ends_with(" total"))?;
+    total.split_whitespace().nth(3)?.parse().ok()
+}

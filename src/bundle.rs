@@ -1,0 +1,240 @@
+//! The bundle as found: `config.json` and the directory it lies in. Untrusted in form, trusted in intent.
+//!
+//! Here bytes become types, with limits and with a pointer to the fault; nothing is decided (that is `plan`).
+//! oci-spec carries the types. Where it is stricter or laxer than the specification, the JSON is put right first:
+//! unknown capabilities (a warning), an absent `process.user`, an absent `pids.limit`; see `normalise`.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use oci_spec::runtime::{Process, Spec};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// Longest config.json that is read, in bytes; real ones have some tens of kilobytes.
+pub const CONFIG_LIMIT: usize = 8 << 20;
+
+#[derive(Debug)]
+pub struct Bundle {
+    /// Absolute, without symbolic links.
+    pub dir: PathBuf,
+    pub spec: Spec,
+    /// The bytes of config.json: what `exec` reads again later, whatever becomes of the bundle.
+    pub raw: Vec<u8>,
+    /// What the specification says to warn about.
+    pub warnings: Vec<String>,
+}
+
+/// Reads `dir/config.json`.
+pub fn load(dir: &Path) -> Result<Bundle> {
+    let dir = std::fs::canonicalize(dir)
+        .map_err(|e| Error::call(format_args!("bundle {}", dir.display()), e.raw_os_error().unwrap_or(0)))?;
+    let path = dir.join("config.json");
+    let file = sys::path::open(&path, libc::O_RDONLY | libc::O_NONBLOCK).map_err(|e| {
+        if e.errno() == libc::ENOENT {
+            Error::new(format!("JSON specification file {} not found: no such file or directory", path.display()))
+                .next("give the bundle with --bundle DIR, or make a config.json with `spec`")
+        } else {
+            e
+        }
+    })?;
+    let raw = sys::fd::read_to_end(file.as_fd(), CONFIG_LIMIT).map_err(|e| e.context(path.display()))?;
+    let (spec, warnings) = parse::<Spec>(&raw).map_err(|e| e.context(path.display()))?;
+    Ok(Bundle { dir, spec, raw, warnings })
+}
+
+/// Reads a `process.json` (the `process` object of a config), for `exec --process`.
+pub fn load_process(path: &Path) -> Result<(Process, Vec<String>)> {
+    let file = sys::path::open(path, libc::O_RDONLY | libc::O_NONBLOCK)?;
+    let raw = sys::fd::read_to_end(file.as_fd(), CONFIG_LIMIT).map_err(|e| e.context(path.display()))?;
+    parse::<Process>(&raw).map_err(|e| e.context(path.display()))
+}
+
+/// Parses a `Spec` or a `Process`; returns the warnings beside it.
+pub fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<(T, Vec<String>)> {
+    let mut value = strict_json(raw)?;
+    let mut warnings = Vec::new();
+    if let Some(process) = value.get_mut("process") {
+        normalise_process(process, "/process", &mut warnings);
+    } else if value.get("linux").is_none() && value.get("root").is_none() {
+        normalise_process(&mut value, "", &mut warnings);
+    }
+    normalise_resources(value.pointer_mut("/linux/resources"));
+    match T::deserialize(&value) {
+        Ok(typed) => Ok((typed, warnings)),
+        // The slow way tells where the fault lies; it is gone only after a failure.
+        Err(_) => match serde_path_to_error::deserialize::<_, T>(&value) {
+            Ok(typed) => Ok((typed, warnings)),
+            Err(e) => Err(Error::new(format!("{}: {}", pointer(e.path()), e.inner()))
+                .next("compare it with the runtime specification, config.md and config-linux.md")),
+        },
+    }
+}
+
+/// The path of a fault as a JSON pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut text = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => text += &format!("/{index}"),
+            Segment::Map { key } => text += &format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => text += &format!("/{variant}"),
+            Segment::Unknown => text += "/?",
+        }
+    }
+    if text.is_empty() { "/".to_owned() } else { text }
+}
+
+/// JSON in which a key that stands twice in one object is an error: two readers could disagree about it.
+pub fn strict_json(raw: &[u8]) -> Result<Value> {
+    let mut reader = serde_json::Deserializer::from_slice(raw);
+    let value = Strict
+        .deserialize(&mut reader)
+        .and_then(|value| reader.end().map(|()| value))
+        .map_err(|e| Error::new(format!("not valid JSON: {e}")))?;
+    Ok(value)
+}
+
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> std::result::Result<Value, D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_bool<E>(self, v: bool) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_i64<E>(self, v: i64) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_u64<E>(self, v: u64) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_f64<E>(self, v: f64) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_str<E>(self, v: &str) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_string<E>(self, v: String) -> std::result::Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(value) = seq.next_element_seed(Strict)? {
+            list.push(value);
+        }
+        Ok(Value::Array(list))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let value = entries.next_value_seed(Strict)?;
+            if map.contains_key(&key) {
+                return Err(A::Error::custom(format!("duplicate key {key:?}")));
+            }
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+fn normalise_process(process: &mut Value, at: &str, warnings: &mut Vec<String>) {
+    let Some(process) = process.as_object_mut() else { return };
+    let user = process.entry("user").or_insert_with(|| Value::Object(Map::new()));
+    if let Some(user) = user.as_object_mut() {
+        user.entry("uid").or_insert(0.into());
+        user.entry("gid").or_insert(0.into());
+    }
+    let Some(Value::Object(sets)) = process.get_mut("capabilities") else { return };
+    let mut unknown = HashSet::new();
+    for set in sets.values_mut() {
+        let Value::Array(names) = set else { continue };
+        names.retain(|name| match name.as_str() {
+            Some(name) if caps::Capability::from_str(name).is_err() => {
+                unknown.insert(name.to_owned());
+                false
+            }
+            _ => true,
+        });
+    }
+    let mut unknown: Vec<_> = unknown.into_iter().collect();
+    unknown.sort();
+    if !unknown.is_empty() {
+        warnings.push(format!("{at}/capabilities: unknown or unavailable capabilities ignored: {}", unknown.join(", ")));
+    }
+}
+
+/// oci-spec reads an absent `pids.limit` as 0, and wants one in every block I/O or hugepage object it knows.
+fn normalise_resources(resources: Option<&mut Value>) {
+    let Some(resources) = resources.and_then(Value::as_object_mut) else { return };
+    if resources.get("pids").is_some_and(|pids| pids.get("limit").is_none_or(Value::is_null)) {
+        resources.remove("pids");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> Result<(Spec, Vec<String>)> {
+        parse(text.as_bytes())
+    }
+
+    #[test]
+    fn a_fault_has_a_json_pointer() {
+        let e = spec(r#"{"ociVersion":"1.0.0","process":{"cwd":"/","args":["a",3]}}"#).unwrap_err();
+        assert!(e.what().starts_with("/process/args/1: "), "{e}");
+    }
+
+    #[test]
+    fn a_key_given_twice_is_refused() {
+        let e = spec(r#"{"ociVersion":"1.0.0","linux":{"sysctl":{"a":"1","a":"2"}}}"#).unwrap_err();
+        assert!(e.what().contains(r#"duplicate key "a""#), "{e}");
+    }
+
+    #[test]
+    fn unknown_capabilities_warn_and_go() {
+        let (spec, warnings) = spec(
+            r#"{"ociVersion":"1.0.0","process":{"cwd":"/","capabilities":{"bounding":["CAP_FUTURE","CAP_KILL"]}}}"#,
+        )
+        .unwrap();
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!(process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().len(), 1);
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("CAP_FUTURE"));
+        assert_eq!(process.user().uid(), 0);
+    }
+
+    #[test]
+    fn hostile_json_ends_in_an_error() {
+        for text in ["", "{", "[[[", "{\"a\":\u{0}}", "{} x", &"[".repeat(100_000)] {
+            assert!(strict_json(text.as_bytes()).is_err());
+        }
+        assert!(strict_json(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn an_absent_pids_limit_is_no_limit() {
+        let (spec, _) = spec(r#"{"ociVersion":"1.0.0","linux":{"resources":{"pids":{}}}}"#).unwrap();
+        assert!(spec.linux().as_ref().unwrap().resources().as_ref().unwrap().pids().is_none());
+    }
+}

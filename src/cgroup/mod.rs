@@ -1,0 +1,412 @@
+//! The cgroup of a container: made, limited, entered, frozen, killed, removed. One face over cgroup v2 and, on hybrid
+//! hosts, the v1 hierarchies whose limits the config asks for.
+//!
+//! Every path below a hierarchy is walked by descriptor without links and without leaving the file system. Processes
+//! enter the v2 cgroup by being born in it (CLONE_INTO_CGROUP): moving one later costs an RCU grace period.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::plan::cgroup::{CgroupPlan, V1Plan, Write};
+use crate::sys;
+
+/// How long a killed or thawed cgroup may take; beyond it something in the kernel hangs, and the error says so.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What must be remembered to undo a cgroup.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Traces {
+    pub places: Vec<Place>,
+}
+
+/// A cgroup in one hierarchy; the first place is the one on cgroup2.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Place {
+    pub mount: PathBuf,
+    /// Relative to the mount.
+    pub path: PathBuf,
+    /// How many of the leading components existed before: those are not ours to remove.
+    pub foreign: usize,
+}
+
+/// A cgroup that exists, with the doors a new process needs.
+#[derive(Debug)]
+pub struct Cgroup {
+    pub dir: OwnedFd,
+    /// v1 `tasks` files, open for writing: a process that writes 0 moves itself, at the cost of a microsecond.
+    pub v1_tasks: Vec<OwnedFd>,
+}
+
+const WALK: u64 = sys::path::RESOLVE_BENEATH
+    | sys::path::RESOLVE_NO_XDEV
+    | sys::path::RESOLVE_NO_SYMLINKS
+    | sys::path::RESOLVE_NO_MAGICLINKS;
+
+fn hierarchy(mount: &Path) -> Result<OwnedFd> {
+    sys::path::open(mount, libc::O_PATH | libc::O_DIRECTORY)
+}
+
+fn descend(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    sys::path::openat2(dir, path, libc::O_PATH | libc::O_DIRECTORY, 0, WALK)
+}
+
+/// What making this cgroup will touch, found out before anything is touched.
+pub fn traces(plan: &CgroupPlan) -> Result<Traces> {
+    let mut places = vec![place(&plan.mount, &plan.path)?];
+    for v1 in &plan.v1 {
+        places.push(place(&v1.mount, &v1.path)?);
+    }
+    Ok(Traces { places })
+}
+
+fn place(mount: &Path, path: &Path) -> Result<Place> {
+    let mut foreign = 0;
+    if path.components().nth(1).is_some() {
+        let mut dir = hierarchy(mount)?;
+        for part in path.parent().into_iter().flatten() {
+            match descend(dir.as_fd(), Path::new(part)) {
+                Ok(next) => dir = next,
+                Err(e) if e.errno() == libc::ENOENT => break,
+                Err(e) => return Err(e.context(format_args!("cgroup {}", path.display()))),
+            }
+            foreign += 1;
+        }
+    }
+    Ok(Place { mount: mount.to_owned(), path: path.to_owned(), foreign })
+}
+
+/// Makes the cgroup with its limits and its device filter. `None`: not possible for this caller, and not needed.
+pub fn make(plan: &CgroupPlan) -> Result<Option<Cgroup>> {
+    let dir = match make_leaf(&plan.mount, &plan.path, true) {
+        Ok(dir) => dir,
+        Err(e) if plan.optional && matches!(e.errno(), libc::EACCES | libc::EPERM | libc::EROFS) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    for write in &plan.writes {
+        apply(dir.as_fd(), write)?;
+    }
+    let mut v1_tasks = Vec::new();
+    for v1 in &plan.v1 {
+        v1_tasks.push(make_v1(v1)?);
+    }
+    if let Some(program) = &plan.device_program {
+        let program = sys::bpf::load_device_program(program)?;
+        sys::bpf::attach_device_program(dir.as_fd(), program.as_fd())?;
+    }
+    Ok(Some(Cgroup { dir, v1_tasks }))
+}
+
+/// Makes each missing directory of `path`, and turns on the controllers above the last one.
+fn make_leaf(mount: &Path, path: &Path, controllers: bool) -> Result<OwnedFd> {
+    let root = hierarchy(mount)?;
+    // A neighbour may remove a shared parent that is empty for a moment: then start again from the top.
+    for _ in 0..16 {
+        match walk_and_make(&root, path, controllers) {
+            Err(e) if e.errno() == libc::ENOENT => {}
+            other => return other.map_err(|e| e.context(format_args!("cgroup {}", path.display()))),
+        }
+    }
+    Err(Error::new(format!("cgroup {}: a parent keeps being removed", path.display())))
+}
+
+fn walk_and_make(root: &OwnedFd, path: &Path, controllers: bool) -> Result<OwnedFd> {
+    let mut dir: Option<OwnedFd> = None;
+    let mut parts = path.iter().map(Path::new).peekable();
+    while let Some(part) = parts.next() {
+        let above = dir.as_ref().unwrap_or(root).as_fd();
+        if controllers {
+            enable_controllers(above)?;
+        }
+        let new = match sys::path::mkdirat(above, part, 0o755) {
+            Ok(()) => true,
+            Err(e) if e.errno() == libc::EEXIST => false,
+            Err(e) => return Err(e),
+        };
+        let next = descend(above, part)?;
+        if parts.peek().is_none() && !new && controllers {
+            refuse_inhabited(next.as_fd())?;
+        }
+        dir = Some(next);
+    }
+    dir.ok_or_else(|| Error::new("the root cgroup cannot be a container's"))
+}
+
+/// Callers read memory.events and pids.current of the container, so every controller that the parent has is handed on.
+fn enable_controllers(dir: BorrowedFd<'_>) -> Result<()> {
+    let available = read(dir, "cgroup.controllers")?;
+    let enabled = read(dir, "cgroup.subtree_control")?;
+    for controller in available.split_whitespace() {
+        if !enabled.split_whitespace().any(|e| e == controller) {
+            // One that is refused (EBUSY: processes in the parent, ENOENT: realtime tasks) fails later if it is needed.
+            let _ = write(dir, "cgroup.subtree_control", &format!("+{controller}"));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_inhabited(dir: BorrowedFd<'_>) -> Result<()> {
+    let processes = read(dir, "cgroup.procs")?.lines().count();
+    if processes > 0 {
+        return Err(Error::new(format!("container's cgroup is not empty: {processes} process(es) found"))
+            .next("give the container a cgroupsPath of its own"));
+    }
+    if frozen(dir)? {
+        return Err(Error::new("container's cgroup unexpectedly frozen").next("thaw it: echo 0 > cgroup.freeze"));
+    }
+    Ok(())
+}
+
+fn make_v1(plan: &V1Plan) -> Result<OwnedFd> {
+    let dir = make_leaf(&plan.mount, &plan.path, false)?;
+    if plan.controller == "cpuset" {
+        fill_cpuset(&plan.mount, &plan.path)?;
+    }
+    for write in &plan.writes {
+        apply(dir.as_fd(), write)?;
+    }
+    sys::path::openat(dir.as_fd(), Path::new("tasks"), libc::O_WRONLY, 0)
+}
+
+/// A v1 cpuset is born empty and takes no process: each level gets its parent's CPUs and nodes.
+fn fill_cpuset(mount: &Path, path: &Path) -> Result<()> {
+    let mut above = hierarchy(mount)?;
+    for part in path {
+        let dir = descend(above.as_fd(), Path::new(part))?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if read(dir.as_fd(), file)?.trim().is_empty() {
+                write(dir.as_fd(), file, read(above.as_fd(), file)?.trim())?;
+            }
+        }
+        above = dir;
+    }
+    Ok(())
+}
+
+fn apply(dir: BorrowedFd<'_>, limit: &Write) -> Result<()> {
+    let missing = |e: &Error| e.errno() == libc::ENOENT;
+    let mut done = write(dir, &limit.file, &limit.value);
+    if let (Err(e), Some((file, value))) = (&done, &limit.otherwise)
+        && missing(e)
+    {
+        done = write(dir, file, value);
+    }
+    match done {
+        Err(e) if limit.optional && (missing(&e) || e.errno() == libc::EOPNOTSUPP) => Ok(()),
+        Err(e) => {
+            let cause = match e.errno() {
+                libc::ENOENT => Some("the controller is not enabled for this cgroup"),
+                libc::EINVAL | libc::ERANGE => Some("the kernel does not take this value"),
+                libc::EACCES | libc::EPERM => Some("this cgroup is not delegated to you"),
+                _ => None,
+            };
+            let e = e.context(limit.at);
+            Err(match cause {
+                Some(cause) => e.why(cause),
+                None => e,
+            })
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Opens the cgroup of an existing container: what a process that joins it needs.
+pub fn open(traces: &Traces) -> Result<Option<Cgroup>> {
+    let Some((v2, v1)) = traces.places.split_first() else { return Ok(None) };
+    let dir = descend(hierarchy(&v2.mount)?.as_fd(), &v2.path)?;
+    let v1_tasks = v1
+        .iter()
+        .map(|place| {
+            let dir = descend(hierarchy(&place.mount)?.as_fd(), &place.path)?;
+            sys::path::openat(dir.as_fd(), Path::new("tasks"), libc::O_WRONLY, 0)
+        })
+        .collect::<Result<_>>()?;
+    Ok(Some(Cgroup { dir, v1_tasks }))
+}
+
+/// The v2 cgroup directory, or `None` when it is gone.
+fn find(traces: &Traces) -> Result<Option<OwnedFd>> {
+    match traces.places.first() {
+        None => Ok(None),
+        Some(place) => match descend(hierarchy(&place.mount)?.as_fd(), &place.path) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(e) if e.errno() == libc::ENOENT => Ok(None),
+            Err(e) => Err(e),
+        },
+    }
+}
+
+/// Moves a process into the cgroup by its number: the slow way, for when the clone could not.
+pub fn move_into(cgroup: &Cgroup, pid: i32) -> Result<()> {
+    write(cgroup.dir.as_fd(), "cgroup.procs", &pid.to_string())
+}
+
+/// The processes of the container, its sub-cgroups included.
+pub fn pids(traces: &Traces) -> Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    if let Some(dir) = find(traces)? {
+        collect_pids(dir.as_fd(), &mut pids)?;
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    Ok(pids)
+}
+
+fn collect_pids(dir: BorrowedFd<'_>, pids: &mut Vec<i32>) -> Result<()> {
+    // A threaded sub-cgroup has no cgroup.procs to read (EOPNOTSUPP): its processes stand in the one above.
+    let text = read(dir, "cgroup.procs").or_else(|e| match e.errno() {
+        libc::EOPNOTSUPP | libc::ENODEV => Ok(String::new()),
+        _ => Err(e),
+    })?;
+    pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    for child in children(dir)? {
+        if let Ok(child) = descend(dir, &child) {
+            collect_pids(child.as_fd(), pids)?;
+        }
+    }
+    Ok(())
+}
+
+fn children(dir: BorrowedFd<'_>) -> Result<Vec<PathBuf>> {
+    let mut names = Vec::new();
+    for name in sys::path::list(dir)? {
+        let name = PathBuf::from(name);
+        if sys::path::stat(dir, &name).is_ok_and(|st| st.st_mode & libc::S_IFMT == libc::S_IFDIR) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Freezes or thaws, and waits until it is so.
+pub fn freeze(traces: &Traces, freeze: bool) -> Result<()> {
+    let dir = find(traces)?.ok_or_else(|| Error::new("container has no cgroup: it cannot be frozen"))?;
+    write(dir.as_fd(), "cgroup.freeze", if freeze { "1" } else { "0" })?;
+    wait_event(dir.as_fd(), "frozen", freeze)
+        .map_err(|e| e.context(if freeze { "freezing the container" } else { "thawing the container" }))
+}
+
+pub fn is_frozen(traces: &Traces) -> Result<bool> {
+    match find(traces)? {
+        Some(dir) => frozen(dir.as_fd()),
+        None => Ok(false),
+    }
+}
+
+fn frozen(dir: BorrowedFd<'_>) -> Result<bool> {
+    Ok(read(dir, "cgroup.freeze")?.trim() == "1")
+}
+
+/// Kills everything in the cgroup, frozen or forking as it may be (cgroup.kill), and waits until nobody is left.
+pub fn kill(traces: &Traces) -> Result<()> {
+    let Some(dir) = find(traces)? else { return Ok(()) };
+    match write(dir.as_fd(), "cgroup.kill", "1") {
+        Err(e) if e.errno() == libc::ENODEV || e.errno() == libc::ENOENT => return Ok(()),
+        other => other?,
+    }
+    wait_event(dir.as_fd(), "populated", false).map_err(|e| e.context("killing the container"))
+}
+
+/// Waits for a line of cgroup.events, which the kernel announces with POLLPRI.
+fn wait_event(dir: BorrowedFd<'_>, key: &str, want: bool) -> Result<()> {
+    let events = match sys::path::openat(dir, Path::new("cgroup.events"), libc::O_RDONLY, 0) {
+        Ok(events) => events,
+        Err(e) if e.errno() == libc::ENOENT => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let line = format!("{key} {}", u8::from(want));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match read(dir, "cgroup.events") {
+            Ok(text) if text.lines().any(|l| l == line) => return Ok(()),
+            Err(e) if e.errno() == libc::ENODEV || e.errno() == libc::ENOENT => return Ok(()),
+            other => drop(other?),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::new(format!("cgroup.events does not say {line:?} after {PATIENCE:?}"))
+                .why("a process in it hangs inside the kernel"));
+        }
+        // Reading through another descriptor does not consume the event: poll at most a little while.
+        let _ = sys::fd::poll(&[(events.as_fd(), libc::POLLPRI)], left.as_millis().min(20) as i32)?;
+    }
+}
+
+/// Removes what [`make`] made: sub-cgroups bottom up, the leaf, and the parents that did not exist before.
+pub fn remove(traces: &Traces) -> Result<()> {
+    for place in traces.places.iter().rev() {
+        remove_place(place).map_err(|e| e.context(format_args!("removing cgroup {}", place.path.display())))?;
+    }
+    Ok(())
+}
+
+fn remove_place(place: &Place) -> Result<()> {
+    let root = hierarchy(&place.mount)?;
+    let mut path = place.path.clone();
+    remove_tree(root.as_fd(), &path)?;
+    while path.pop() && path.iter().count() > place.foreign {
+        // Shared with a neighbour that came later: it stays.
+        match rmdir(root.as_fd(), &path) {
+            Err(e) if e.errno() == libc::EBUSY || e.errno() == libc::ENOTEMPTY => break,
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match rmdir(root, path) {
+            Err(e) if e.errno() == libc::EBUSY && Instant::now() < deadline => {}
+            other => return other,
+        }
+        let Ok(dir) = descend(root, path) else { continue };
+        for child in children(dir.as_fd())? {
+            remove_tree(dir.as_fd(), &child)?;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn rmdir(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let above;
+    let (dir, name) = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => {
+            above = match descend(root, parent) {
+                Err(e) if e.errno() == libc::ENOENT => return Ok(()),
+                other => other?,
+            };
+            (above.as_fd(), Path::new(name))
+        }
+        _ => (root, path),
+    };
+    match sys::path::unlinkat(dir, name, libc::AT_REMOVEDIR) {
+        Err(e) if e.errno() == libc::ENOENT => Ok(()),
+        other => other,
+    }
+}
+
+/// How often the kernel killed something here for want of memory; 0 where that cannot be known.
+pub fn oom_kills(traces: &Traces) -> u64 {
+    let read = || -> Option<u64> {
+        let dir = find(traces).ok()??;
+        let events = read(dir.as_fd(), "memory.events").ok()?;
+        events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
+    };
+    read().unwrap_or(0)
+}
+
+fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String> {
+    let file = sys::path::openat(dir, Path::new(file), libc::O_RDONLY, 0)?;
+    let bytes = sys::fd::read_to_end(file.as_fd(), 1 << 20)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<()> {
+    let fd = sys::path::openat(dir, Path::new(file), libc::O_WRONLY, 0)?;
+    sys::fd::write_all(fd.as_fd(), value.as_bytes()).map_err(|e| e.context(format_args!("{file} = {value:?}")))
+}

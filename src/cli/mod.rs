@@ -1,0 +1,4 @@
+//! The doors: arguments in, one call into the library, the error out.
+
+pub mod log;
+pub mod oci;

@@ -1,0 +1,51 @@
+//! `run`: create and start in one, in the foreground unless `--detach`.
+
+use clap::Args;
+
+use super::create::check_console;
+use super::{CreateFlags, Globals};
+use crate::cli::log;
+use crate::container::foreground::Foreground;
+use crate::container::{self, record::Id};
+use crate::error::Result;
+use crate::sys::seal;
+
+/// Create and run a container
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    flags: CreateFlags,
+    /// Return as soon as the container runs
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep the container's record after it ended
+    #[arg(long)]
+    keep: bool,
+    /// Do not take over the orphans of the container
+    #[arg(long)]
+    no_subreaper: bool,
+}
+
+impl Run {
+    pub fn perform(self, globals: &Globals) -> Result<i32> {
+        let id = Id::new(&self.flags.id)?;
+        if self.flags.print_plan {
+            return self.flags.print_plan(globals).map(|()| 0);
+        }
+        seal::ensure()?;
+        let (bundle, options) = self.flags.prepare(globals)?;
+        check_console(&bundle, self.flags.console_socket.is_some(), self.detach)?;
+        let root = globals.make_root()?;
+        let foreground = if self.detach { None } else { Some(Foreground::new(!self.no_subreaper)?) };
+        let made = container::run(&root, &id, &bundle, &options, &self.flags.handles())
+            .map_err(|e| e.context("unable to start container process"))?;
+        let Some(foreground) = foreground else { return Ok(0) };
+        let exit = foreground.wait(&made.child, made.console.as_ref())?;
+        if !self.keep
+            && let Err(e) = container::delete(Some(&root), &id, true)
+        {
+            log::warn(&format!("the container ended, and could not be removed: {e}"));
+        }
+        Ok(exit.code())
+    }
+}

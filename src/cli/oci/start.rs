@@ -1,0 +1,23 @@
+//! `start`: the process of a created container becomes its program.
+
+use clap::Args;
+
+use super::Globals;
+use crate::container::{self, record::Id};
+use crate::error::Result;
+
+/// Start a created container
+#[derive(Debug, Args)]
+pub struct Start {
+    /// Name of the container
+    #[arg(value_name = "container-id")]
+    id: String,
+}
+
+impl Start {
+    pub fn perform(self, globals: &Globals) -> Result<i32> {
+        let id = Id::new(&self.id)?;
+        container::start(&globals.root()?, &id)?;
+        Ok(0)
+    }
+}

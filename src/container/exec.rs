@@ -1,0 +1,230 @@
+//! exec: one more process in a container that lives.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Process, Spec};
+
+use super::record::{Id, Root};
+use super::status::{self, Container, Status};
+use super::sync::{Heard, Sync, Word};
+use super::{Handles, hand_out, process_limits, send_console};
+use crate::apply::opened::may_copy_mounts;
+use crate::apply::process::{Filter, become_program, prepare};
+use crate::apply::root::RootDir;
+use crate::apply::{console, namespaces};
+use crate::bundle;
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::plan::namespaces::Kind;
+use crate::plan::{IdMaps, Namespaces, Plan, ProcessPlan, SeccompPlan};
+use crate::sys::clone::{Child, Side, clone3, setns};
+use crate::sys::{fd, path, process};
+
+#[derive(Debug, Default)]
+pub struct ExecOptions {
+    pub preserve_fds: u32,
+    pub ignore_paused: bool,
+    /// Sub-cgroup, relative to the container's.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// What an exec needs of its container, decided before anything happens.
+struct ExecPlan {
+    process: ProcessPlan,
+    seccomp: Option<SeccompPlan>,
+    /// CLONE_NEW* of the namespaces to join.
+    flags: i32,
+    keyring: Option<String>,
+    keep: u32,
+}
+
+/// Starts another process in a container. `change` makes it from the config's own process.
+pub fn exec(
+    root: &Root,
+    id: &Id,
+    change: impl FnOnce(&Process) -> Result<Process>,
+    options: &ExecOptions,
+    handles: &Handles,
+) -> Result<(Child, Option<OwnedFd>)> {
+    let container = Container::load(root, id)?;
+    match container.status()? {
+        Status::Stopped | Status::Creating => return Err(Error::new("cannot exec in a stopped container")),
+        Status::Paused if !options.ignore_paused => {
+            return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
+        }
+        _ => {}
+    }
+    let init = container.process()?.ok_or_else(|| Error::new("cannot exec in a stopped container"))?;
+    let (spec, _) = bundle::parse::<Spec>(&container.entry.config()?)?;
+    let plan = plan(&container, &spec, change, options)?;
+    let cgroup = find_cgroup(&container, options)?;
+    let agent = super::connect_agent(plan.seccomp.as_ref())?;
+    let (child, sync) = clone(&plan, &init, cgroup.as_ref(), agent.as_ref(), &container)?;
+    let made = attend(&plan, &sync, &child, handles, &container, agent.is_some());
+    if made.is_err() {
+        let _ = process::pidfd_kill(child.pidfd.as_fd(), libc::SIGKILL);
+        let _ = process::wait(child.pidfd.as_fd(), true);
+    }
+    made.map(|console| (child, console))
+}
+
+fn plan(
+    container: &Container,
+    spec: &Spec,
+    change: impl FnOnce(&Process) -> Result<Process>,
+    options: &ExecOptions,
+) -> Result<ExecPlan> {
+    let own = spec.process().as_ref().ok_or_else(|| Error::new("the container's config has no process"))?;
+    let process = change(own)?;
+    let host = Host::look(spec)?;
+    let mut ids = IdMaps::default();
+    let mut seccomp = None;
+    if let Some(linux) = spec.linux() {
+        ids = IdMaps::new(linux, &Namespaces::new(linux)?, &host)?;
+        seccomp = linux.seccomp().as_ref().map(Plan::seccomp).transpose()?;
+    }
+    let mut warnings = Vec::new();
+    let process = ProcessPlan::new(&process, &ids, &host, &mut warnings)?;
+    warnings.iter().for_each(|w| crate::cli::log::warn(w));
+    let keyring = (!container.record.no_new_keyring).then(|| container.record.id.clone());
+    Ok(ExecPlan { process, seccomp, flags: container.record.namespaces, keyring, keep: options.preserve_fds })
+}
+
+fn find_cgroup(container: &Container, options: &ExecOptions) -> Result<Option<Cgroup>> {
+    let mut traces = container.record.cgroup.clone();
+    if let (Some(sub), Some(place)) = (&options.cgroup, traces.places.first_mut()) {
+        if sub.components().any(|c| matches!(c, std::path::Component::ParentDir)) {
+            return Err(Error::new(format!("--cgroup: {} is not a sub cgroup path", sub.display())));
+        }
+        place.path.push(crate::plan::lexical(sub));
+    }
+    cgroup::open(&traces).map_err(|e| e.context("joining the container's cgroup"))
+}
+
+/// The parent enters the PID namespace, which only children see; the child is born in the cgroup and joins the rest.
+fn clone(
+    plan: &ExecPlan,
+    init: &OwnedFd,
+    cgroup: Option<&Cgroup>,
+    agent: Option<&OwnedFd>,
+    container: &Container,
+) -> Result<(Child, Sync)> {
+    // A rootless caller has power over the namespaces only from inside their user namespace.
+    let user_first = !may_copy_mounts() && plan.flags & Kind::User.flag() != 0;
+    let outer = plan.flags & (Kind::Pid.flag() | if user_first { Kind::User.flag() } else { 0 });
+    if outer != 0 {
+        setns(init.as_fd(), outer).map_err(|e| e.context("joining the container's namespaces"))?;
+    }
+    let (ours, theirs) = Sync::pair()?;
+    let dir = cgroup.map(|c| c.dir.as_fd());
+    let side = match clone3(0, dir) {
+        // A cgroup that the container divided takes no process itself: then its init's own is the place.
+        Err(e) if e.errno() == libc::EBUSY || e.errno() == libc::EOPNOTSUPP => {
+            let own = init_cgroup(container)?;
+            clone3(0, Some(own.as_fd()))?
+        }
+        other => other?,
+    };
+    match side {
+        Side::Parent(child) => Ok((child, ours)),
+        Side::Child => {
+            drop(ours);
+            born(plan, init, plan.flags & !outer, cgroup, agent, &theirs)
+        }
+    }
+}
+
+/// The cgroup that the container's first process is in now, from /proc/PID/cgroup.
+fn init_cgroup(container: &Container) -> Result<OwnedFd> {
+    let place = container.record.cgroup.places.first().ok_or_else(|| Error::new("the container has no cgroup"))?;
+    let text = crate::host::read(format!("/proc/{}/cgroup", container.record.pid))?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let mount = path::open(&place.mount, libc::O_PATH | libc::O_DIRECTORY)?;
+    let resolve = path::RESOLVE_BENEATH | path::RESOLVE_NO_SYMLINKS;
+    path::openat2(mount.as_fd(), &crate::plan::lexical(Path::new(own)), libc::O_PATH | libc::O_DIRECTORY, 0, resolve)
+}
+
+/// The child's side: never returns.
+fn born(
+    plan: &ExecPlan,
+    init: &OwnedFd,
+    flags: i32,
+    cgroup: Option<&Cgroup>,
+    agent: Option<&OwnedFd>,
+    sync: &Sync,
+) -> ! {
+    process::set_name("jug:exec");
+    let inside = || {
+        for tasks in cgroup.map(|c| c.v1_tasks.as_slice()).unwrap_or_default() {
+            fd::write_all(tasks.as_fd(), b"0")?;
+        }
+        if flags != 0 {
+            setns(init.as_fd(), flags).map_err(|e| e.context("joining the container's namespaces"))?;
+        }
+        if plan.flags & Kind::User.flag() != 0 {
+            namespaces::become_root_inside()?;
+        }
+        process::setsid()?;
+        if plan.process.terminal {
+            let root = RootDir::new(path::open(Path::new("/"), libc::O_PATH | libc::O_DIRECTORY)?);
+            let (master, slave) = console::open(&root, &plan.process)?;
+            sync.hand(Word::Console, master.as_fd())?;
+            console::take(&slave)?;
+        }
+        let program = prepare(&plan.process, plan.keyring.as_deref())?;
+        sync.say(Word::Ready)?;
+        Ok(program)
+    };
+    let program = match inside() {
+        Ok(program) => program,
+        Err(e) => {
+            sync.fail(&e);
+            process::exit_now(255)
+        }
+    };
+    let Ok(message) = sync.expect(Word::Keep) else { process::exit_now(255) };
+    let filter = plan
+        .seccomp
+        .as_ref()
+        .map(|seccomp| Filter { plan: seccomp, agent: agent.map(|socket| (socket.as_fd(), message)) });
+    sync.fail(&become_program(&plan.process, &program, filter.as_ref(), plan.keep));
+    process::exit_now(255)
+}
+
+/// The parent's side until the program runs.
+fn attend(
+    plan: &ExecPlan,
+    sync: &Sync,
+    child: &Child,
+    handles: &Handles,
+    container: &Container,
+    agent: bool,
+) -> Result<Option<OwnedFd>> {
+    let mut console = None;
+    loop {
+        match sync.hear()? {
+            Heard::Word(Word::Ready, ..) => break,
+            Heard::Word(Word::Console, _, Some(master)) => match &handles.console_socket {
+                Some(path) => send_console(path, master.as_fd())?,
+                None => console = Some(master),
+            },
+            Heard::Word(word, ..) => return Err(Error::new(format!("unexpected word {word:?} from the process"))),
+            Heard::Silence => return Err(Error::new("the process died before it could become its program")),
+        }
+    }
+    process_limits(&plan.process, child)?;
+    hand_out(handles, child)?;
+    let metadata = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref()).map_or("", |l| l.metadata.as_str());
+    let message = if agent {
+        status::agent_message(&container.record, child.pid, Status::Running, metadata)?
+    } else {
+        Vec::new()
+    };
+    sync.tell(Word::Keep, &message)?;
+    match sync.hear()? {
+        Heard::Silence => Ok(console),
+        Heard::Word(word, ..) => Err(Error::new(format!("unexpected word {word:?} after the start"))),
+    }
+}

@@ -1,0 +1,405 @@
+//! The life of a container.
+//!
+//! ```text
+//! create:  plan -> claim the id -> make the cgroup -> open what the host has -> one clone -> map ids
+//!                -> (child mounts) -> hooks -> (child pivots, is confined) -> record -> the child waits for start
+//! run:     the same, and the child does not wait
+//! start:   one byte; then the program runs, or says in its own words why not
+//! exec:    join the PID namespace -> one clone into the cgroup -> (child joins the rest) -> the program
+//! delete:  what the record names is undone, in the order in which it can be interrupted and begun again
+//! ```
+//! This room decides nothing (that is `plan`) and does nothing to a file system (that is `apply`).
+
+pub mod born;
+pub mod exec;
+pub mod foreground;
+pub mod record;
+pub mod status;
+pub mod sync;
+pub mod undo;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::apply::{self, opened};
+use crate::bundle::Bundle;
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::plan::namespaces::Kind;
+use crate::plan::{Options, Plan};
+use crate::sys::clone::{Child, Side};
+use crate::sys::process::Exit;
+use crate::sys::{self, fd, path, process, socket};
+
+use self::record::{Entry, Id, Phase, Record, Root, START};
+pub use self::status::{Container, Status};
+use self::sync::{Heard, Sync, Word};
+use self::undo::Undo;
+
+/// Where the parts of a new process that engines ask for are to go.
+#[derive(Debug, Default)]
+pub struct Handles {
+    pub pid_file: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+}
+
+/// A container whose first process is ready, and what its maker still holds.
+pub struct Made {
+    pub container: Container,
+    pub child: Child,
+    /// The master of the terminal, when nobody else was given it.
+    pub console: Option<OwnedFd>,
+}
+
+/// Makes a container and leaves its process waiting for [`start`].
+pub fn create(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles: &Handles) -> Result<Made> {
+    make(root, id, bundle, options, handles, false)
+}
+
+/// Makes a container and starts it.
+pub fn run(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles: &Handles) -> Result<Made> {
+    let made = make(root, id, bundle, options, handles, true)?;
+    poststart(&made.container, bundle)?;
+    Ok(made)
+}
+
+fn make(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles: &Handles, start: bool) -> Result<Made> {
+    let plan = Plan::new(id.as_str(), bundle, options, &Host::look(&bundle.spec)?)?;
+    opened::check_root(&plan)?;
+    let entry = root.claim(id)?;
+    let mut undo = Undo::new(intent(&plan)?, &entry, &plan.hooks)?;
+    entry.write_config(&bundle.raw)?;
+    let cgroup = plan.cgroup.as_ref().map(cgroup::make).transpose()?.flatten();
+    if cgroup.is_none() {
+        undo.record.cgroup = cgroup::Traces::default();
+    }
+    let mut open = Opened::new(&plan, &entry, start)?;
+    let (child, sync) = open.clone(&plan, cgroup.as_ref())?;
+    undo.child(&child)?;
+    if plan.namespaces.makes(Kind::User) {
+        apply::ids::map(&plan.ids, &child)?;
+        sync.say(Word::Build)?;
+    }
+    let console = attend(&plan, &sync, &mut undo, handles)?;
+    limits(&plan, &child)?;
+    hand_out(handles, &child)?;
+    undo.record.phase = Phase::Created;
+    entry.write(&undo.record)?;
+    sync.tell(Word::Keep, &open.agent_message(&plan, &undo.record)?)?;
+    if start {
+        match sync.hear()? {
+            Heard::Silence => {}
+            Heard::Word(word, ..) => return Err(Error::new(format!("unexpected word {word:?} after the start"))),
+        }
+    }
+    let record = undo.keep();
+    entry.unlock()?;
+    Ok(Made { container: Container { entry, record }, child, console })
+}
+
+/// What will be touched, before it is touched.
+fn intent(plan: &Plan) -> Result<Record> {
+    Ok(Record {
+        phase: Phase::Creating,
+        id: plan.id.clone(),
+        oci_version: plan.oci_version.clone(),
+        bundle: plan.bundle.clone(),
+        rootfs: plan.root.path.clone(),
+        created: record::rfc3339(process::now()),
+        owner: sys::cred::euid(),
+        pid: 0,
+        start_time: 0,
+        boot_id: record::boot_id()?,
+        cgroup: plan.cgroup.as_ref().map(cgroup::traces).transpose()?.unwrap_or_default(),
+        namespaces: plan.namespaces.flags(),
+        hooks_begun: false,
+        no_new_keyring: plan.options.no_new_keyring,
+        annotations: plan.annotations.clone(),
+    })
+}
+
+/// Everything that is opened before the clone.
+struct Opened {
+    /// `None`: the child has to take them itself (a rootless caller).
+    trees: Option<opened::Trees>,
+    joined: apply::namespaces::Joined,
+    start: Option<OwnedFd>,
+    agent: Option<OwnedFd>,
+}
+
+impl Opened {
+    fn new(plan: &Plan, entry: &Entry, start: bool) -> Result<Self> {
+        let with_mounts = plan.namespaces.has(Kind::Mount) && opened::may_copy_mounts();
+        Ok(Self {
+            trees: if with_mounts { Some(opened::trees(plan)?) } else { None },
+            joined: apply::namespaces::open(&plan.namespaces)?,
+            start: if start { None } else { Some(start_barrier(entry)?) },
+            agent: connect_agent(plan.seccomp.as_ref())?,
+        })
+    }
+
+    /// The one clone. In the child this does not return.
+    fn clone(&mut self, plan: &Plan, cgroup: Option<&Cgroup>) -> Result<(Child, Sync)> {
+        let (child, sync) = self.clone_once(plan, cgroup, true)?;
+        // The kernel kills the newborn where cgroup.kill was ever written to the caller's own cgroup (it compares the
+        // two counters); such a caller takes the slow way. A child that lives has nothing to say yet.
+        if let (Some(cgroup), Some(Exit::Signal(libc::SIGKILL))) = (cgroup, early_death(&child)?) {
+            let (child, sync) = self.clone_once(plan, None, false)?;
+            cgroup::move_into(cgroup, child.pid)?;
+            sync.say(Word::Build)?;
+            return Ok((child, sync));
+        }
+        Ok((child, sync))
+    }
+
+    fn clone_once(&mut self, plan: &Plan, cgroup: Option<&Cgroup>, direct: bool) -> Result<(Child, Sync)> {
+        let (ours, theirs) = Sync::pair()?;
+        let rootless = !opened::may_copy_mounts();
+        match apply::namespaces::clone(&plan.namespaces, &self.joined, cgroup.map(|c| &c.dir), rootless)? {
+            Side::Parent(child) => Ok((child, ours)),
+            Side::Child => {
+                drop(ours);
+                born::born(born::Newborn {
+                    plan,
+                    trees: self.trees.take(),
+                    joined: &self.joined,
+                    v1_tasks: cgroup.map(|c| c.v1_tasks.as_slice()).unwrap_or_default(),
+                    start: self.start.as_ref(),
+                    agent: self.agent.as_ref(),
+                    wait_for_move: !direct,
+                    rootless,
+                    sync: theirs,
+                })
+            }
+        }
+    }
+
+    fn agent_message(&self, plan: &Plan, record: &Record) -> Result<Vec<u8>> {
+        match (&self.agent, plan.seccomp.as_ref().and_then(|s| s.listener.as_ref())) {
+            (Some(_), Some(listener)) => {
+                status::agent_message(record, record.pid, Status::Creating, &listener.metadata)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+/// How the child ended, if it did within the instant in which the kernel kills it at birth.
+fn early_death(child: &Child) -> Result<Option<Exit>> {
+    process::wait(child.pidfd.as_fd(), false)
+}
+
+/// The FIFO on which the created process waits. It is locked as long as the process has it open: until execve.
+fn start_barrier(entry: &Entry) -> Result<OwnedFd> {
+    path::mknodat(entry.dir(), Path::new(START), libc::S_IFIFO | 0o600, (0, 0))?;
+    let fifo = path::openat(entry.dir(), Path::new(START), libc::O_RDWR | libc::O_NOFOLLOW, 0)?;
+    fd::flock(fifo.as_fd(), libc::LOCK_EX | libc::LOCK_NB)?;
+    Ok(fifo)
+}
+
+fn connect_agent(seccomp: Option<&crate::plan::SeccompPlan>) -> Result<Option<OwnedFd>> {
+    match seccomp.and_then(|s| s.listener.as_ref()) {
+        Some(listener) => socket::connect_stream(&listener.path)
+            .map(Some)
+            .map_err(|e| e.context("/linux/seccomp/listenerPath").next("start the seccomp agent first")),
+        None => Ok(None),
+    }
+}
+
+/// Follows the child through its making until it is ready. Returns the console unless a socket was given for it.
+fn attend(plan: &Plan, sync: &Sync, undo: &mut Undo<'_>, handles: &Handles) -> Result<Option<OwnedFd>> {
+    let mut console = None;
+    loop {
+        match sync.hear()? {
+            Heard::Word(Word::Ready, ..) => return Ok(console),
+            Heard::Word(Word::Console, _, Some(master)) => match &handles.console_socket {
+                Some(path) => send_console(path, master.as_fd())?,
+                None => console = Some(master),
+            },
+            Heard::Word(Word::Mounted, ..) => {
+                undo.hooks_begin()?;
+                let state = status::state_json(&undo.record, undo.record.pid, Status::Creating)?;
+                apply::hooks::run(&plan.hooks.prestart, &state)?;
+                apply::hooks::run(&plan.hooks.create_runtime, &state)?;
+                sync.say(Word::Pivot)?;
+            }
+            Heard::Word(word, ..) => return Err(Error::new(format!("unexpected word {word:?} from the container"))),
+            Heard::Silence => return Err(undo.obituary()),
+        }
+    }
+}
+
+/// One message with exactly one descriptor, as every engine's console code reads it.
+pub fn send_console(path: &Path, master: BorrowedFd<'_>) -> Result<()> {
+    let socket = socket::connect_stream(path).map_err(|e| e.context("--console-socket"))?;
+    socket::send(socket.as_fd(), b"/dev/ptmx", Some(master))
+}
+
+/// What only the parent may do to the child: raise limits, lower the OOM score.
+pub fn limits(plan: &Plan, child: &Child) -> Result<()> {
+    process_limits(&plan.process, child)
+}
+
+pub fn process_limits(plan: &crate::plan::ProcessPlan, child: &Child) -> Result<()> {
+    for limit in &plan.rlimits {
+        process::set_rlimit(child.pid, limit.resource, limit.soft, limit.hard).map_err(|e| match e.errno() {
+            libc::EPERM => e
+                .context("/process/rlimits")
+                .why("raising a hard limit needs CAP_SYS_RESOURCE")
+                .next("run with that capability, or ask for no more than the limits you have (ulimit -aH)"),
+            _ => e.context("/process/rlimits"),
+        })?;
+    }
+    if let Some(score) = plan.oom_score_adj {
+        let file = path::open(Path::new(&format!("/proc/{}/oom_score_adj", child.pid)), libc::O_WRONLY)?;
+        match fd::write_all(file.as_fd(), score.to_string().as_bytes()) {
+            Err(e) if matches!(e.errno(), libc::EACCES | libc::EPERM) && plan.oom_best_effort => {}
+            other => other.map_err(|e| {
+                e.context("/process/oomScoreAdj").why("lowering the score needs CAP_SYS_RESOURCE")
+            })?,
+        }
+    }
+    Ok(())
+}
+
+/// The pid file, whole or not at all, without a newline: readers parse it as it is; and the pidfd.
+pub fn hand_out(handles: &Handles, child: &Child) -> Result<()> {
+    if let Some(file) = &handles.pid_file {
+        write_pid_file(file, child.pid)?;
+    }
+    if let Some(path) = &handles.pidfd_socket {
+        let socket = socket::connect_stream(path).map_err(|e| e.context("--pidfd-socket"))?;
+        socket::send(socket.as_fd(), b"pidfd", Some(child.pidfd.as_fd()))?;
+    }
+    Ok(())
+}
+
+fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
+    let name = file.file_name().ok_or_else(|| Error::new(format!("--pid-file: {file:?} is no file")))?;
+    let parent = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = path::open(parent, libc::O_RDONLY | libc::O_DIRECTORY).map_err(|e| e.context("--pid-file"))?;
+    let new = PathBuf::from(format!(".{}", name.to_string_lossy()));
+    let out = path::openat(dir.as_fd(), &new, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, 0o644)?;
+    fd::write_all(out.as_fd(), pid.to_string().as_bytes())?;
+    path::renameat(dir.as_fd(), &new, Path::new(name), 0)
+}
+
+/// Lets a created container's process become its program.
+pub fn start(root: &Root, id: &Id) -> Result<()> {
+    let container = Container::load(root, id)?;
+    container.entry.lock(true)?;
+    match container.status()? {
+        Status::Created => {}
+        Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
+        Status::Creating => return Err(Error::new("cannot start a container that is still being created")),
+        Status::Paused => return Err(Error::new("cannot start a paused container").next("resume it first")),
+        Status::Running => return Err(Error::new("cannot start an already running container")),
+    }
+    let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let fifo = path::openat(container.entry.dir(), Path::new(START), flags, 0)?;
+    fd::write_all(fifo.as_fd(), b"S")?;
+    // The process holds the lock until execve closes its descriptor, or until it ends.
+    fd::flock(fifo.as_fd(), libc::LOCK_SH)?;
+    let mut answer = vec![0; 32 * 1024];
+    match fd::read(fifo.as_fd(), &mut answer) {
+        Err(e) if e.errno() == libc::EAGAIN => {}
+        Ok(n) if answer[..n].first() == Some(&b'E') => return Err(Error::decode(&answer[1..n])),
+        Ok(_) => return Err(Error::new("the container's process ended before it was started")),
+        Err(e) => return Err(e),
+    }
+    let bundle_raw = container.entry.config()?;
+    let (spec, _) = crate::bundle::parse::<oci_spec::runtime::Spec>(&bundle_raw)?;
+    run_poststart(&container, spec.hooks().as_ref())
+}
+
+fn poststart(container: &Container, bundle: &Bundle) -> Result<()> {
+    run_poststart(container, bundle.spec.hooks().as_ref())
+}
+
+/// Failures are reported and change nothing (runtime.md#lifecycle).
+fn run_poststart(container: &Container, hooks: Option<&oci_spec::runtime::Hooks>) -> Result<()> {
+    let hooks = crate::plan::Hooks::new(hooks)?;
+    if hooks.poststart.is_empty() {
+        return Ok(());
+    }
+    let state = status::state_json(&container.record, container.record.pid, Status::Running)?;
+    for error in apply::hooks::run_all(&hooks.poststart, &state) {
+        crate::cli::log::warn(&error.to_string());
+    }
+    Ok(())
+}
+
+/// Sends a signal to the first process, or to all.
+pub fn kill(root: &Root, id: &Id, signal: i32, all: bool) -> Result<()> {
+    let container = Container::load(root, id)?;
+    let own_pids = container.record.namespaces & libc::CLONE_NEWPID != 0;
+    let all = all || (signal == libc::SIGKILL && !own_pids);
+    if all {
+        if signal == libc::SIGKILL {
+            return cgroup::kill(&container.record.cgroup);
+        }
+        for pid in cgroup::pids(&container.record.cgroup)? {
+            match process::kill(pid, signal) {
+                Err(e) if e.errno() != libc::ESRCH => return Err(e),
+                _ => {}
+            }
+        }
+        return Ok(());
+    }
+    let Some(pidfd) = container.process()? else { return Err(Error::new("container not running")) };
+    process::pidfd_kill(pidfd.as_fd(), signal).map_err(|e| match e.errno() {
+        libc::ESRCH => Error::new("container not running"),
+        _ => e,
+    })
+}
+
+/// Freezes (or thaws) every process of the container.
+pub fn pause(root: &Root, id: &Id, freeze: bool) -> Result<()> {
+    let container = Container::load(root, id)?;
+    match (container.status()?, freeze) {
+        (Status::Running | Status::Created, true) | (Status::Paused, false) => {
+            cgroup::freeze(&container.record.cgroup, freeze)
+        }
+        (_, true) => Err(Error::new("container not running")),
+        (_, false) => Err(Error::new("container not paused")),
+    }
+}
+
+/// Removes a container. With `force` a running one is killed, and a missing one is no error.
+pub fn delete(root: Option<&Root>, id: &Id, force: bool) -> Result<()> {
+    let entry = match root.map(|root| root.try_entry(id)).transpose()?.flatten() {
+        Some(entry) => entry,
+        None if force => return Ok(()),
+        None => return Err(Error::new("container does not exist")),
+    };
+    undo::lock_for_delete(&entry, force)?;
+    let Some(record) = entry.record()? else { return entry.erase() };
+    let container = Container { entry, record };
+    match container.status()? {
+        Status::Stopped | Status::Created => {}
+        _ if force || container.record.phase == Phase::Deleting => {}
+        status => {
+            return Err(Error::new(format!("cannot delete container {} that is not stopped: {status}", id.as_str()))
+                .next("stop it first, or use delete --force"));
+        }
+    }
+    undo::undo(&container)
+}
+
+/// The raw descriptor numbers `3..3+n` must be open, and become the program's.
+pub fn check_preserved(n: u32) -> Result<()> {
+    for number in 3..3 + i32::try_from(n).map_err(|_| Error::new("--preserve-fds: too many"))? {
+        if fd::inherited(number).is_none() {
+            return Err(Error::new(format!("please check that preserved-fd {} (of {n}) is present", number - 3))
+                .next("open the descriptors 3 and up, or lower --preserve-fds"));
+        }
+    }
+    Ok(())
+}
+
+/// The number of a descriptor, for messages.
+pub fn number(fd: &OwnedFd) -> i32 {
+    fd.as_raw_fd()
+}

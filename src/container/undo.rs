@@ -1,0 +1,159 @@
+//! Undoing: of a create that failed, and of a container that is deleted. Both follow the record, not the memory of
+//! whoever made it, so that both can be begun again after a SIGKILL at any instant.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::record::{self, Entry, Phase, Record};
+use super::status::{self, Container, Status};
+use crate::apply;
+use crate::cgroup;
+use crate::error::{Error, Result};
+use crate::plan::Hooks;
+use crate::sys::clone::Child;
+use crate::sys::process::{self, Exit};
+
+/// Undoes a create unless [`Undo::keep`] was reached.
+pub struct Undo<'a> {
+    pub record: Record,
+    entry: &'a Entry,
+    hooks: &'a Hooks,
+    pidfd: Option<OwnedFd>,
+    kept: bool,
+}
+
+impl<'a> Undo<'a> {
+    /// Writes the intent. From here on a SIGKILL leaves something that `delete -f` finds.
+    pub fn new(record: Record, entry: &'a Entry, hooks: &'a Hooks) -> Result<Self> {
+        entry.write(&record)?;
+        Ok(Self { record, entry, hooks, pidfd: None, kept: false })
+    }
+
+    /// Remembers the process.
+    pub fn child(&mut self, child: &Child) -> Result<()> {
+        self.pidfd = Some(child.pidfd.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
+        let start = record::process_stat(child.pid).map(|(_, start)| start);
+        self.record.pid = child.pid;
+        self.record.start_time = start.unwrap_or(0);
+        Ok(())
+    }
+
+    /// Hooks are about to run: written down first, since poststop hooks are owed for them.
+    pub fn hooks_begin(&mut self) -> Result<()> {
+        self.record.hooks_begun = true;
+        self.entry.write(&self.record)
+    }
+
+    /// Why a child that said nothing is dead.
+    pub fn obituary(&self) -> Error {
+        let exit = self.pidfd.as_ref().and_then(|fd| process::wait(fd.as_fd(), true).ok().flatten());
+        match exit {
+            Some(Exit::Signal(libc::SIGKILL)) if cgroup::oom_kills(&self.record.cgroup) > 0 => {
+                Error::new("container init was OOM-killed (memory limit too low?)")
+                    .next("raise /linux/resources/memory/limit")
+            }
+            Some(Exit::Signal(signal)) => Error::new(format!("container init was killed by signal {signal}")),
+            Some(Exit::Code(code)) => Error::new(format!("container init ended with {code} and said nothing")),
+            None => Error::new("container init is gone"),
+        }
+    }
+
+    /// The container is made: nothing is undone any more.
+    pub fn keep(mut self) -> Record {
+        self.kept = true;
+        self.record.clone()
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Some(pidfd) = &self.pidfd {
+            let _ = process::pidfd_kill(pidfd.as_fd(), libc::SIGKILL);
+            let _ = process::wait(pidfd.as_fd(), true);
+        }
+        // What cannot be undone stays in the record, for `delete -f`.
+        if cgroup::kill(&self.record.cgroup).is_err() || cgroup::remove(&self.record.cgroup).is_err() {
+            return;
+        }
+        if self.record.hooks_begun {
+            poststop(self.hooks, &self.record);
+        }
+        let _ = self.entry.erase();
+    }
+}
+
+fn poststop(hooks: &Hooks, record: &Record) {
+    if hooks.poststop.is_empty() {
+        return;
+    }
+    if let Ok(state) = status::state_json(record, 0, Status::Stopped) {
+        for error in apply::hooks::run_all(&hooks.poststop, &state) {
+            crate::cli::log::warn(&error.to_string());
+        }
+    }
+}
+
+/// How long `delete` waits for whoever holds the container, before it kills what the record names.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a killed process may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Takes the lock. A creator that is stuck is freed of its child by `force`, and then gives up by itself.
+pub fn lock_for_delete(entry: &Entry, force: bool) -> Result<()> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while !entry.lock(false)? {
+        if Instant::now() > deadline {
+            if !force {
+                return Err(Error::new("container is being created, started or deleted by another process"));
+            }
+            if let Some(record) = entry.record()? {
+                cgroup::kill(&record.cgroup)?;
+            }
+            entry.lock(true)?;
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Removes everything that the record names; every step may find its work done already.
+pub fn undo(container: &Container) -> Result<()> {
+    let mut record = container.record.clone();
+    if record.phase != Phase::Deleting {
+        record.phase = Phase::Deleting;
+        container.entry.write(&record)?;
+    }
+    end_processes(container)?;
+    cgroup::remove(&record.cgroup)?;
+    run_poststop(container);
+    container.entry.erase()
+}
+
+fn end_processes(container: &Container) -> Result<()> {
+    if let Some(pidfd) = container.process()? {
+        match process::pidfd_kill(pidfd.as_fd(), libc::SIGKILL) {
+            Err(e) if e.errno() != libc::ESRCH => return Err(e),
+            _ => {}
+        }
+        cgroup::kill(&container.record.cgroup)?;
+        if !crate::sys::fd::poll(&[(pidfd.as_fd(), libc::POLLIN)], KILL_PATIENCE.as_millis() as i32)?[0] {
+            return Err(Error::new(format!("process {} of the container does not die", container.record.pid))
+                .why("it hangs inside the kernel")
+                .next("look at /proc/PID/stack; run delete again later"));
+        }
+    }
+    // Processes that outlive the first one, where the container has no PID namespace.
+    cgroup::kill(&container.record.cgroup)
+}
+
+fn run_poststop(container: &Container) {
+    let Ok(raw) = container.entry.config() else { return };
+    let Ok((spec, _)) = crate::bundle::parse::<oci_spec::runtime::Spec>(&raw) else { return };
+    if let Ok(hooks) = Hooks::new(spec.hooks().as_ref()) {
+        poststop(&hooks, &container.record);
+    }
+}

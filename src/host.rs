@@ -1,0 +1,159 @@
+//! What the plan must know of this host: facts read once, decided about elsewhere.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+use crate::error::{Error, Result};
+use crate::sys;
+
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
+
+/// Facts about the host and the caller. Plain data, so that plans can be made for any host in a test.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// Effective user and group id of the caller.
+    pub euid: u32,
+    pub egid: u32,
+    /// The caller is not root of the initial user namespace: limits it cannot set are not its fault.
+    pub rootless: bool,
+    /// Where cgroup2 is mounted; `None` without cgroup2.
+    pub cgroup2: Option<PathBuf>,
+    /// Controllers that cgroup2 has (filled only when the config asks for limits).
+    pub cgroup2_controllers: Vec<String>,
+    /// v1 hierarchies beside it: controller name and mount point (filled only when the config asks for limits).
+    pub cgroup1: Vec<(String, PathBuf)>,
+    /// The caller's own cgroup below the cgroup2 mount, for a config without an absolute path.
+    pub own_cgroup: PathBuf,
+    /// The capabilities that the caller may grant: its bounding set.
+    pub capabilities: u64,
+}
+
+impl Host {
+    pub fn look(spec: &Spec) -> Result<Self> {
+        let linux = spec.linux().as_ref();
+        let (cgroup2, hybrid) = find_cgroup2();
+        let mut host = Self {
+            euid: sys::cred::euid(),
+            egid: sys::cred::egid(),
+            cgroup2,
+            capabilities: sys::cred::bounding_set(),
+            ..Self::default()
+        };
+        host.rootless = host.euid != 0 || in_user_namespace();
+        let path = linux.and_then(|l| l.cgroups_path().as_ref());
+        if !path.is_some_and(|p| p.is_absolute()) {
+            host.own_cgroup = own_cgroup()?;
+        }
+        if linux.is_some_and(|l| l.resources().as_ref().is_some_and(asks_for_limits)) {
+            if let Some(mount) = &host.cgroup2 {
+                host.cgroup2_controllers = words(&mount.join("cgroup.controllers"))?;
+            }
+            if hybrid {
+                host.cgroup1 = cgroup1_mounts(&read("/proc/self/mountinfo")?);
+            }
+        }
+        Ok(host)
+    }
+}
+
+fn asks_for_limits(resources: &oci_spec::runtime::LinuxResources) -> bool {
+    resources.memory().is_some()
+        || resources.cpu().is_some()
+        || resources.pids().is_some()
+        || resources.block_io().is_some()
+        || resources.hugepage_limits().is_some()
+        || resources.network().is_some()
+        || resources.rdma().is_some()
+        || resources.unified().is_some()
+}
+
+/// The cgroup2 mount point, and whether v1 hierarchies stand beside it.
+pub fn find_cgroup2() -> (Option<PathBuf>, bool) {
+    let mount = Path::new(CGROUP_MOUNT);
+    match sys::path::statfs(mount) {
+        Some((CGROUP2_MAGIC, _)) => (Some(mount.to_owned()), false),
+        Some((TMPFS_MAGIC, _)) => {
+            let unified = mount.join("unified");
+            match sys::path::statfs(&unified) {
+                Some((CGROUP2_MAGIC, _)) => (Some(unified), true),
+                _ => (find_in_mountinfo(), true),
+            }
+        }
+        _ => (find_in_mountinfo(), false),
+    }
+}
+
+fn find_in_mountinfo() -> Option<PathBuf> {
+    let info = read("/proc/self/mountinfo").ok()?;
+    mounts(&info).find(|(_, fstype, _)| *fstype == "cgroup2").map(|(point, ..)| point.into())
+}
+
+/// Mount point, file system type and superblock options of each line of a mountinfo (proc_pid_mountinfo(5)).
+pub fn mounts(info: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    info.lines().filter_map(|line| {
+        let (mount, fs) = line.split_once(" - ")?;
+        let mut fs = fs.split(' ');
+        let (fstype, _source, options) = (fs.next()?, fs.next()?, fs.next().unwrap_or(""));
+        Some((mount.split(' ').nth(4)?, fstype, options))
+    })
+}
+
+const V1_CONTROLLERS: &[&str] =
+    &["cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "hugetlb", "net_cls", "net_prio", "rdma"];
+
+fn cgroup1_mounts(info: &str) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for (point, fstype, options) in mounts(info) {
+        if fstype == "cgroup" {
+            for name in options.split(',').filter(|o| V1_CONTROLLERS.contains(o)) {
+                found.push((name.to_owned(), point.into()));
+            }
+        }
+    }
+    found
+}
+
+/// The path behind `0::` in /proc/self/cgroup (cgroups(7)).
+fn own_cgroup() -> Result<PathBuf> {
+    let text = read("/proc/self/cgroup")?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").into())
+}
+
+/// In the initial user namespace the map is the identity over all ids (user_namespaces(7)).
+pub fn in_user_namespace() -> bool {
+    read("/proc/self/uid_map").is_ok_and(|map| {
+        let mut words = map.split_whitespace();
+        !(words.next() == Some("0") && words.next() == Some("0") && words.next() == Some("4294967295"))
+    })
+}
+
+fn words(path: &Path) -> Result<Vec<String>> {
+    Ok(read(path)?.split_whitespace().map(str::to_owned).collect())
+}
+
+/// A small file of the kernel's, as text.
+pub fn read(path: impl AsRef<Path>) -> Result<String> {
+    let path = path.as_ref();
+    let file = sys::path::open(path, libc::O_RDONLY)?;
+    let bytes = sys::fd::read_to_end(file.as_fd(), 16 << 20).map_err(|e| e.context(path.display()))?;
+    String::from_utf8(bytes).map_err(|_| Error::new(format!("{} is not text", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn co_mounted_v1_controllers_are_found() {
+        let info = "33 32 0:30 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+                    34 32 0:31 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+                    35 32 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let found = cgroup1_mounts(info);
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().all(|(_, p)| p == Path::new("/sys/fs/cgroup/cpu,cpuacct")));
+    }
+}

@@ -1,0 +1,314 @@
+//! Devices: which nodes /dev gets, and the device filter of the cgroup as a program.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
+
+use crate::error::{Error, Result};
+use crate::sys::bpf::Instruction;
+
+/// A node below the container's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Relative to the root.
+    pub path: PathBuf,
+    /// S_IFCHR, S_IFBLK or S_IFIFO.
+    pub kind: u32,
+    pub major: u32,
+    pub minor: u32,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// The devices that every container has (config-linux.md#default-devices), as (name, minor, major).
+pub const DEFAULT: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// The links in /dev (config.md, runtime-linux.md#dev-symbolic-links).
+pub const LINKS: [(&str, &str); 4] =
+    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+
+pub fn plan(devices: &[LinuxDevice]) -> Result<Vec<Device>> {
+    devices
+        .iter()
+        .enumerate()
+        .map(|(i, device)| {
+            let at = format!("/linux/devices/{i}");
+            if !device.path().is_absolute() {
+                return Err(Error::new(format!("{at}/path: {} is not absolute", device.path().display())));
+            }
+            let number = |n: i64, name: &str| {
+                u32::try_from(n).map_err(|_| Error::new(format!("{at}/{name}: {n} is no device number")))
+            };
+            let kind = match device.typ() {
+                LinuxDeviceType::C | LinuxDeviceType::U => libc::S_IFCHR,
+                LinuxDeviceType::B => libc::S_IFBLK,
+                LinuxDeviceType::P => libc::S_IFIFO,
+                LinuxDeviceType::A => return Err(Error::new(format!("{at}/type: \"a\" is no kind of device node"))),
+            };
+            let fifo = kind == libc::S_IFIFO;
+            Ok(Device {
+                path: super::lexical(device.path()),
+                kind,
+                major: if fifo { 0 } else { number(device.major(), "major")? },
+                minor: if fifo { 0 } else { number(device.minor(), "minor")? },
+                mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+                uid: device.uid().unwrap_or(0),
+                gid: device.gid().unwrap_or(0),
+            })
+        })
+        .collect()
+}
+
+/// Whether `path` is one of the default nodes, which need not be made twice.
+pub fn is_default(path: &Path) -> bool {
+    path.parent() == Some(Path::new("dev"))
+        && path.file_name().is_some_and(|name| DEFAULT.iter().any(|(default, ..)| name == *default))
+}
+
+/// One line of the device list: which kinds and numbers, and which of read, write and mknod it allows or takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    pub allow: bool,
+    /// BPF_DEVCG_DEV_BLOCK (1) or BPF_DEVCG_DEV_CHAR (2); `None` for all.
+    pub kind: Option<u8>,
+    pub major: Option<u32>,
+    pub minor: Option<u32>,
+    /// BPF_DEVCG_ACC_MKNOD (1) | READ (2) | WRITE (4).
+    pub access: u8,
+}
+
+const BLOCK: u8 = 1;
+const CHAR: u8 = 2;
+const MKNOD: u8 = 1;
+const READ: u8 = 2;
+const WRITE: u8 = 4;
+const ALL: u8 = MKNOD | READ | WRITE;
+
+/// The config's rules, then what every container may use, as runc appends it.
+pub fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
+    let mut rules = Vec::with_capacity(config.len() + 10);
+    for (i, rule) in config.iter().enumerate() {
+        let at = format!("/linux/resources/devices/{i}");
+        let kind = match rule.typ() {
+            None | Some(LinuxDeviceType::A) => None,
+            Some(LinuxDeviceType::B) => Some(BLOCK),
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(CHAR),
+            Some(LinuxDeviceType::P) => return Err(Error::new(format!("{at}/type: a FIFO is no device"))),
+        };
+        let number = |n: Option<i64>, name: &str| match n {
+            None | Some(-1) => Ok(None),
+            Some(n) => u32::try_from(n)
+                .map(Some)
+                .map_err(|_| Error::new(format!("{at}/{name}: {n} is no device number"))),
+        };
+        let mut access = 0;
+        for letter in rule.access().as_deref().unwrap_or("").chars() {
+            access |= match letter {
+                'r' => READ,
+                'w' => WRITE,
+                'm' => MKNOD,
+                _ => return Err(Error::new(format!("{at}/access: {letter:?} is none of r, w, m"))),
+            };
+        }
+        // A wildcard of every type means all devices and every access, whatever else it says (devices.rst, cgroup v1).
+        let (major, minor) = (number(rule.major(), "major")?, number(rule.minor(), "minor")?);
+        if kind.is_none() {
+            rules.push(Rule { allow: rule.allow(), kind, major: None, minor: None, access: ALL });
+        } else {
+            rules.push(Rule { allow: rule.allow(), kind, major, minor, access: if access == 0 { ALL } else { access } });
+        }
+    }
+    let allow = |kind, major, minor, access| Rule { allow: true, kind: Some(kind), major, minor, access };
+    rules.push(allow(CHAR, None, None, MKNOD));
+    rules.push(allow(BLOCK, None, None, MKNOD));
+    rules.extend(DEFAULT.iter().map(|(_, major, minor)| allow(CHAR, Some(*major), Some(*minor), ALL)));
+    rules.push(allow(CHAR, Some(136), None, ALL));
+    rules.push(allow(CHAR, Some(5), Some(2), ALL));
+    Ok(rules)
+}
+
+/// Whether the rules forbid nothing: then no program is needed.
+pub fn allows_everything(rules: &[Rule]) -> bool {
+    let start = rules.iter().rposition(|r| r.allow && r.kind.is_none()).map_or(usize::MAX, |i| i);
+    start != usize::MAX && rules[start..].iter().all(|r| r.allow)
+}
+
+/// The program of a rule list: later rules win, bit by bit, and what no rule allows is denied.
+///
+/// The kernel hands over `{ u32 access_type; u32 major; u32 minor; }` with the kind in the low half of `access_type`
+/// and the access in the high half (bpf_cgroup_dev_ctx in linux/bpf.h). R2 kind, R3 access still wanted, R4 major,
+/// R5 minor.
+pub fn program(rules: &[Rule]) -> Vec<Instruction> {
+    let mut program = vec![
+        load_word(2, 0),
+        move_register(3, 2),
+        immediate(ALU64_AND, 2, 0xffff),
+        immediate(ALU64_RSH, 3, 16),
+        load_word(4, 4),
+        load_word(5, 8),
+    ];
+    // Rules before the last wildcard can never be reached.
+    let first = rules.iter().rposition(|r| r.kind.is_none()).unwrap_or(0);
+    for rule in rules[first..].iter().rev() {
+        program.extend(block(rule));
+    }
+    program.push(immediate(MOV64, 0, 0));
+    program.push(exit());
+    program
+}
+
+fn block(rule: &Rule) -> Vec<Instruction> {
+    // What happens when the rule matches.
+    let action = if rule.allow {
+        vec![
+            immediate(ALU64_AND, 3, !i32::from(rule.access)),
+            jump(JNE, 3, 0, 2),
+            immediate(MOV64, 0, 1),
+            exit(),
+        ]
+    } else {
+        vec![
+            move_register(1, 3),
+            immediate(ALU64_AND, 1, i32::from(rule.access)),
+            jump(JEQ, 1, 0, 2),
+            immediate(MOV64, 0, 0),
+            exit(),
+        ]
+    };
+    let mut tests = Vec::new();
+    for (register, want) in [(2, rule.kind.map(u32::from)), (4, rule.major), (5, rule.minor)] {
+        if let Some(want) = want {
+            tests.push((register, want));
+        }
+    }
+    let mut block = Vec::with_capacity(tests.len() + action.len());
+    for (i, (register, want)) in tests.iter().enumerate() {
+        let skip = tests.len() - 1 - i + action.len();
+        block.push(jump(JNE, *register, *want as i32, skip as i16));
+    }
+    block.extend(action);
+    block
+}
+
+const MOV64: u8 = 0xb7;
+const ALU64_AND: u8 = 0x57;
+const ALU64_RSH: u8 = 0x77;
+const JEQ: u8 = 0x15;
+const JNE: u8 = 0x55;
+
+fn load_word(register: u8, offset: i16) -> Instruction {
+    Instruction { code: 0x61, registers: register | 1 << 4, offset, immediate: 0 }
+}
+
+fn move_register(to: u8, from: u8) -> Instruction {
+    Instruction { code: 0xbf, registers: to | from << 4, offset: 0, immediate: 0 }
+}
+
+fn immediate(code: u8, register: u8, immediate: i32) -> Instruction {
+    Instruction { code, registers: register, offset: 0, immediate }
+}
+
+fn jump(code: u8, register: u8, immediate: i32, offset: i16) -> Instruction {
+    Instruction { code, registers: register, offset, immediate }
+}
+
+fn exit() -> Instruction {
+    Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the program as the kernel would; the registers it uses are the only state.
+    fn run(program: &[Instruction], kind: u32, access: u32, major: u32, minor: u32) -> bool {
+        let context = [kind | access << 16, major, minor];
+        let mut r = [0u64; 11];
+        let mut at = 0;
+        for _ in 0..10_000 {
+            let i = program[at];
+            let (dst, src) = (usize::from(i.registers & 15), usize::from(i.registers >> 4));
+            let imm = i64::from(i.immediate) as u64;
+            let mut next = at + 1;
+            match i.code {
+                0x61 => r[dst] = u64::from(context[i.offset as usize / 4]),
+                0xbf => r[dst] = r[src],
+                MOV64 => r[dst] = imm,
+                ALU64_AND => r[dst] &= imm,
+                ALU64_RSH => r[dst] >>= imm,
+                JEQ if r[dst] == imm => next = next.wrapping_add_signed(i.offset as isize),
+                JNE if r[dst] != imm => next = next.wrapping_add_signed(i.offset as isize),
+                JEQ | JNE => {}
+                0x95 => return r[0] == 1,
+                code => panic!("unknown code {code:#x}"),
+            }
+            at = next;
+        }
+        panic!("the program does not end");
+    }
+
+    /// What the rules mean, said without a program.
+    fn meaning(rules: &[Rule], kind: u8, access: u8, major: u32, minor: u32) -> bool {
+        (0..3).map(|bit| 1 << bit).filter(|bit| access & bit != 0).all(|bit| {
+            rules
+                .iter()
+                .rev()
+                .find(|r| {
+                    r.access & bit != 0
+                        && r.kind.is_none_or(|k| k == kind)
+                        && r.major.is_none_or(|m| m == major)
+                        && r.minor.is_none_or(|m| m == minor)
+                })
+                .is_some_and(|r| r.allow)
+        })
+    }
+
+    #[test]
+    fn the_program_means_what_the_rules_mean() {
+        let deny_all = Rule { allow: false, kind: None, major: None, minor: None, access: ALL };
+        let mut lists = vec![rules(&[]).unwrap()];
+        let mut seed = 1u32;
+        let mut random = |n: u32| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 16) % n
+        };
+        for _ in 0..200 {
+            let mut list = vec![deny_all];
+            for _ in 0..random(8) {
+                list.push(Rule {
+                    allow: random(2) == 0,
+                    kind: [Some(BLOCK), Some(CHAR), Some(CHAR)][random(3) as usize],
+                    major: [None, Some(1), Some(5)][random(3) as usize],
+                    minor: [None, Some(2), Some(3)][random(3) as usize],
+                    access: (random(7) + 1) as u8,
+                });
+            }
+            lists.push(list);
+        }
+        for list in lists {
+            let program = program(&list);
+            for kind in [BLOCK, CHAR] {
+                for access in 1..8 {
+                    for (major, minor) in [(1, 3), (1, 2), (5, 2), (5, 3), (136, 7), (8, 0)] {
+                        assert_eq!(
+                            run(&program, kind.into(), access, major, minor),
+                            meaning(&list, kind, access as u8, major, minor),
+                            "{list:?} {kind} {access} {major}:{minor}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_privileged_container_needs_no_program() {
+        let all = Rule { allow: true, kind: None, major: None, minor: None, access: ALL };
+        let some = Rule { allow: true, kind: Some(CHAR), major: Some(1), minor: None, access: READ };
+        assert!(allows_everything(&[all, some]));
+        assert!(!allows_everything(&[some]));
+        assert!(!allows_everything(&[all, Rule { allow: false, ..some }]));
+    }
+}

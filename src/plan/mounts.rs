@@ -1,0 +1,326 @@
+//! Mounts: options as words become attributes, propagation and file system data.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, Mount, Spec};
+
+use super::ids::{self, IdMaps, Range};
+use super::namespaces::{Kind as Ns, Namespaces};
+use crate::error::{Error, Result};
+use crate::sys::mount::{
+    MOUNT_ATTR_ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPlan {
+    /// Relative to the container's root, cleaned of `..`.
+    pub destination: PathBuf,
+    pub kind: Kind,
+    /// Attributes of the mount itself: set and cleared.
+    pub set: u64,
+    pub clear: u64,
+    /// The same, for everything below it too.
+    pub recursive_set: u64,
+    pub recursive_clear: u64,
+    /// MS_SHARED and so on, each with MS_REC where asked, in the order given.
+    pub propagation: Vec<u64>,
+    /// Copy what the image has at the destination into the fresh tmpfs.
+    pub copy_up: bool,
+    pub idmap: Option<Idmap>,
+    /// For errors: `/mounts/3`.
+    pub at: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A host path, with what is mounted below it when `recursive`.
+    Bind { source: PathBuf, recursive: bool },
+    /// A new instance of a file system. An empty value is a flag.
+    New { fstype: String, source: String, data: Vec<(String, String)> },
+    /// The container's own view of cgroup2.
+    Cgroup,
+}
+
+/// Owners seen through the mount are translated by these maps, or by the container's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idmap {
+    pub uid: Vec<Range>,
+    pub gid: Vec<Range>,
+    pub recursive: bool,
+}
+
+impl MountPlan {
+    pub fn is_bind(&self) -> bool {
+        matches!(self.kind, Kind::Bind { .. })
+    }
+}
+
+/// Files of a procfs that lxcfs and friends may cover; nothing else below /proc may be mounted on.
+const PROC_ALLOWED: [&str; 10] = [
+    "proc/cpuinfo", "proc/diskstats", "proc/meminfo", "proc/stat", "proc/swaps", "proc/uptime", "proc/loadavg",
+    "proc/slabinfo", "proc/sys/kernel/ns_last_pid", "proc/sys/crypto/fips_enabled",
+];
+
+/// Whether a mount may lie at this place in /proc even though it is no procfs.
+pub fn allowed_in_proc(destination: &Path) -> bool {
+    PROC_ALLOWED.iter().any(|p| destination == Path::new(p))
+}
+
+pub fn plan(spec: &Spec, linux: &Linux, bundle: &Path, ns: &Namespaces, ids: &IdMaps) -> Result<Vec<MountPlan>> {
+    let list = spec.mounts().as_deref().unwrap_or_default();
+    if !ns.has(Ns::Mount) {
+        if !list.is_empty() || ns.has(Ns::User) {
+            return Err(Error::new("/linux/namespaces: mounts and user namespaces need a mount namespace")
+                .next("add {\"type\": \"mount\"}"));
+        }
+        return Ok(Vec::new());
+    }
+    list.iter().enumerate().map(|(i, mount)| one(mount, format!("/mounts/{i}"), linux, bundle, ids)).collect()
+}
+
+fn one(mount: &Mount, at: String, linux: &Linux, bundle: &Path, ids: &IdMaps) -> Result<MountPlan> {
+    let destination = super::lexical(mount.destination());
+    if destination.as_os_str().is_empty() && mount.typ().as_deref() != Some("bind") {
+        return Err(Error::new(format!("{at}/destination: mounting over the root of the container is not possible")));
+    }
+    let options = mount.options().as_deref().unwrap_or_default();
+    let words = Words::read(options);
+    let fstype = mount.typ().as_deref().unwrap_or("");
+    let source = mount.source().clone().unwrap_or_default();
+    let bind = words.bind || fstype == "bind" || fstype == "rbind";
+    if destination.starts_with("proc") && !allowed_in_proc(&destination) {
+        let plain_proc = destination == Path::new("proc") && (bind || fstype == "proc");
+        if !plain_proc {
+            return Err(Error::new(format!(
+                "{at}/destination: \"/{}\" cannot be mounted because it is inside /proc",
+                destination.display()
+            )));
+        }
+    }
+    let kind = if bind {
+        if let Some((key, _)) = words.data.first() {
+            return Err(Error::new(format!("{at}/options: bind mounts cannot have any filesystem-specific options applied, such as {key:?}")));
+        }
+        if source.as_os_str().is_empty() {
+            return Err(Error::new(format!("{at}/source: a bind mount needs a source")));
+        }
+        let source = if source.is_absolute() { source } else { bundle.join(source) };
+        Kind::Bind { source, recursive: words.bind_recursive || fstype == "rbind" }
+    } else if fstype == "cgroup" || fstype == "cgroup2" {
+        Kind::Cgroup
+    } else if fstype.is_empty() || fstype == "none" {
+        return Err(Error::new(format!("{at}/type: a mount that is no bind mount needs a file system type")));
+    } else {
+        let mut data = words.data;
+        for flag in words.superblock {
+            data.push((flag.to_owned(), String::new()));
+        }
+        Kind::New { fstype: fstype.to_owned(), source: source.to_string_lossy().into_owned(), data }
+    };
+    if words.copy_up && fstype != "tmpfs" {
+        return Err(Error::new(format!("{at}/options: tmpcopyup is only possible on a tmpfs")));
+    }
+    let idmap = idmap(mount, words.idmap, &at, bind, linux, ids)?;
+    Ok(MountPlan {
+        destination,
+        kind,
+        set: words.set,
+        clear: words.clear,
+        recursive_set: words.recursive_set,
+        recursive_clear: words.recursive_clear,
+        propagation: words.propagation,
+        copy_up: words.copy_up,
+        idmap,
+        at,
+    })
+}
+
+fn idmap(mount: &Mount, word: Option<bool>, at: &str, bind: bool, linux: &Linux, ids: &IdMaps) -> Result<Option<Idmap>> {
+    let own = |list: &Option<Vec<_>>, name: &str| ids::mount_ranges(list, &format!("{at}/{name}"));
+    let (uid, gid) = (own(mount.uid_mappings(), "uidMappings")?, own(mount.gid_mappings(), "gidMappings")?);
+    if uid.is_empty() && gid.is_empty() && word.is_none() {
+        return Ok(None);
+    }
+    if !bind {
+        return Err(Error::new(format!("{at}: only bind mounts can be idmapped")));
+    }
+    if ids.unprivileged {
+        return Err(Error::new(format!("{at}: idmapped mounts need a privileged caller")));
+    }
+    if uid.is_empty() != gid.is_empty() {
+        return Err(Error::new(format!("{at}: uidMappings and gidMappings go together")));
+    }
+    let recursive = word.unwrap_or(false);
+    if !uid.is_empty() {
+        return Ok(Some(Idmap { uid, gid, recursive }));
+    }
+    let _ = linux;
+    if ids.uid.is_empty() {
+        return Err(Error::new(format!("{at}/options: idmap without mappings needs a user namespace with mappings")));
+    }
+    Ok(Some(Idmap { uid: ids.uid.clone(), gid: ids.gid.clone(), recursive }))
+}
+
+/// The options of one mount, sorted by what they are.
+#[derive(Default)]
+struct Words {
+    bind: bool,
+    bind_recursive: bool,
+    set: u64,
+    clear: u64,
+    recursive_set: u64,
+    recursive_clear: u64,
+    propagation: Vec<u64>,
+    superblock: Vec<&'static str>,
+    data: Vec<(String, String)>,
+    copy_up: bool,
+    /// `idmap` (false) or `ridmap` (true).
+    idmap: Option<bool>,
+}
+
+/// Per-mount words: (word, attribute, sets it). The access time words share one field of several bits.
+const ATTRIBUTES: [(&str, u64, bool); 18] = [
+    ("ro", MOUNT_ATTR_RDONLY, true),
+    ("rw", MOUNT_ATTR_RDONLY, false),
+    ("nosuid", MOUNT_ATTR_NOSUID, true),
+    ("suid", MOUNT_ATTR_NOSUID, false),
+    ("nodev", MOUNT_ATTR_NODEV, true),
+    ("dev", MOUNT_ATTR_NODEV, false),
+    ("noexec", MOUNT_ATTR_NOEXEC, true),
+    ("exec", MOUNT_ATTR_NOEXEC, false),
+    ("nodiratime", MOUNT_ATTR_NODIRATIME, true),
+    ("diratime", MOUNT_ATTR_NODIRATIME, false),
+    ("nosymfollow", MOUNT_ATTR_NOSYMFOLLOW, true),
+    ("symfollow", MOUNT_ATTR_NOSYMFOLLOW, false),
+    ("relatime", MOUNT_ATTR_RELATIME, true),
+    ("norelatime", MOUNT_ATTR_RELATIME, false),
+    ("noatime", MOUNT_ATTR_NOATIME, true),
+    ("atime", MOUNT_ATTR_NOATIME, false),
+    ("strictatime", MOUNT_ATTR_STRICTATIME, true),
+    ("nostrictatime", MOUNT_ATTR_STRICTATIME, false),
+];
+
+/// Superblock words that fsconfig(2) takes as flags; the negative forms are the default of a new superblock.
+const SUPERBLOCK: [(&str, &str); 16] = [
+    ("sync", "sync"), ("async", ""), ("dirsync", "dirsync"), ("mand", "mand"), ("nomand", ""), ("lazytime", "lazytime"),
+    ("nolazytime", ""), ("iversion", ""), ("noiversion", ""), ("silent", ""), ("loud", ""), ("defaults", ""),
+    ("remount", ""), ("acl", ""), ("noacl", ""), ("quiet", ""),
+];
+
+/// `rshared` and so on as mount(2) flags.
+pub fn propagation(word: &str) -> Option<u64> {
+    Some(match word {
+        "shared" => libc::MS_SHARED,
+        "rshared" => libc::MS_SHARED | libc::MS_REC,
+        "slave" => libc::MS_SLAVE,
+        "rslave" => libc::MS_SLAVE | libc::MS_REC,
+        "private" => libc::MS_PRIVATE,
+        "rprivate" => libc::MS_PRIVATE | libc::MS_REC,
+        "unbindable" => libc::MS_UNBINDABLE,
+        "runbindable" => libc::MS_UNBINDABLE | libc::MS_REC,
+        _ => return None,
+    })
+}
+
+/// Every option word that is understood, sorted; others go to the file system as data.
+pub fn known_options() -> Vec<String> {
+    const PROPAGATION: [&str; 4] = ["shared", "slave", "private", "unbindable"];
+    const OTHER: [&str; 5] = ["bind", "rbind", "tmpcopyup", "idmap", "ridmap"];
+    let mut words: Vec<String> = OTHER.map(str::to_owned).to_vec();
+    for word in PROPAGATION.into_iter().chain(ATTRIBUTES.iter().map(|(word, ..)| *word)) {
+        words.push(word.to_owned());
+        words.push(format!("r{word}"));
+    }
+    words.extend(SUPERBLOCK.iter().map(|(word, _)| (*word).to_owned()));
+    words.sort();
+    words
+}
+
+impl Words {
+    fn read(options: &[String]) -> Self {
+        let mut words = Self::default();
+        for option in options {
+            words.take(option);
+        }
+        words
+    }
+
+    fn take(&mut self, option: &str) {
+        match option {
+            "bind" => self.bind = true,
+            "rbind" => (self.bind, self.bind_recursive) = (true, true),
+            "tmpcopyup" => self.copy_up = true,
+            "idmap" => self.idmap = Some(false),
+            "ridmap" => self.idmap = Some(true),
+            _ => {
+                if let Some(flags) = propagation(option) {
+                    self.propagation.push(flags);
+                } else if let Some((_, bit, on)) = ATTRIBUTES.iter().find(|(word, ..)| *word == option) {
+                    change(&mut self.set, &mut self.clear, *bit, *on);
+                } else if let Some((_, bit, on)) =
+                    option.strip_prefix('r').and_then(|o| ATTRIBUTES.iter().find(|(word, ..)| *word == o))
+                {
+                    change(&mut self.recursive_set, &mut self.recursive_clear, *bit, *on);
+                } else if let Some((_, flag)) = SUPERBLOCK.iter().find(|(word, _)| *word == option) {
+                    if !flag.is_empty() {
+                        self.superblock.push(flag);
+                    }
+                } else if !option.is_empty() {
+                    let (key, value) = option.split_once('=').unwrap_or((option, ""));
+                    self.data.push((key.to_owned(), value.to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// The last word wins, as with mount(8). An access time mode is a field: setting one means clearing the field first.
+fn change(set: &mut u64, clear: &mut u64, bit: u64, on: bool) {
+    let is_atime = bit & !MOUNT_ATTR_ATIME == 0;
+    if is_atime {
+        *set &= !MOUNT_ATTR_ATIME;
+        *clear |= MOUNT_ATTR_ATIME;
+        if on {
+            *set |= bit;
+        }
+    } else if on {
+        *set |= bit;
+        *clear &= !bit;
+    } else {
+        *set &= !bit;
+        *clear |= bit;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(options: &[&str]) -> Words {
+        Words::read(&options.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_last_word_wins() {
+        let w = words(&["ro", "nosuid", "rw"]);
+        assert_eq!((w.set, w.clear), (MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY));
+    }
+
+    #[test]
+    fn access_time_is_one_field() {
+        let w = words(&["noatime", "strictatime"]);
+        assert_eq!((w.set, w.clear), (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_ATIME));
+        let w = words(&["rnoatime"]);
+        assert_eq!((w.recursive_set, w.recursive_clear), (MOUNT_ATTR_NOATIME, MOUNT_ATTR_ATIME));
+    }
+
+    #[test]
+    fn recursive_words_are_not_data() {
+        let w = words(&["rro", "rnosymfollow", "rbind", "rslave", "size=64k", "relatime"]);
+        assert_eq!(w.recursive_set, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSYMFOLLOW);
+        assert!(w.bind && w.bind_recursive);
+        assert_eq!(w.propagation, [libc::MS_SLAVE | libc::MS_REC]);
+        assert_eq!(w.data, [("size".to_owned(), "64k".to_owned())]);
+    }
+}

@@ -1,0 +1,261 @@
+//! Rules by name -> for each audit architecture, what happens to every number from 0 to 2^32 - 1.
+//!
+//! The whole meaning of a filter is settled here, as ranges of numbers; the next step only writes them down as
+//! instructions. Precedence among rules for one call is libseccomp's, see [`outcome`].
+
+use super::arch::{Arch, X32_BIT};
+use super::rules::{Condition, ENOSYS, KILL_THREAD, Rules, Test};
+use super::tables;
+use std::cmp::{Ordering, Reverse};
+
+/// What a filter does with calls of one audit architecture. Ranges start at 0, ascend and have no gaps.
+pub struct Section {
+    pub audit: u32,
+    pub ranges: Vec<Range>,
+}
+
+/// From `first` to just before the next range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    pub first: u32,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome {
+    Return(u32),
+    /// The arguments decide: an index into the checks.
+    Check(usize),
+}
+
+/// The first clause whose conditions all hold decides; the default action when none does.
+#[derive(PartialEq)]
+pub struct Check {
+    /// Arguments have 64 bits.
+    pub wide: bool,
+    pub clauses: Vec<Clause>,
+}
+
+#[derive(PartialEq)]
+pub struct Clause {
+    pub conditions: Vec<Condition>,
+    pub action: u32,
+}
+
+/// That a rule speaks of a number, maybe as one call among those a multiplexer makes: number, rule and the multiplexer's
+/// first argument (0 for a call of its own) in one word, which sorts faster than a struct.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Mention(u64);
+
+impl Mention {
+    fn new(number: u32, rule: usize, multiplexed: u32) -> Self {
+        // Multiplexed calls are below 256; a profile of 2^24 rules does not fit in memory.
+        Mention(u64::from(number) << 32 | (rule as u64) << 8 | u64::from(multiplexed))
+    }
+
+    fn number(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn rule(self) -> usize {
+        (self.0 as u32 >> 8) as usize
+    }
+
+    fn multiplexed(self) -> Option<u32> {
+        let call = self.0 as u32 & 0xff;
+        (call != 0).then_some(call)
+    }
+}
+
+/// What the profile says of one architecture.
+struct Mentions {
+    arch: Arch,
+    list: Vec<Mention>,
+    /// The highest number the profile names, even where the rule changes nothing.
+    newest: u32,
+}
+
+/// The sections for `archs`, the checks they refer to, and the names no architecture knows.
+pub fn sections<'a>(rules: &Rules<'a>, archs: &[Arch]) -> (Vec<Section>, Vec<Check>, Vec<&'a str>) {
+    let (mentions, unknown) = mentions(rules, archs);
+    let mut checks = Vec::new();
+    let mut sections: Vec<Section> = Vec::new();
+    for arch in [Arch::X86_64, Arch::X86, Arch::Aarch64, Arch::Arm] {
+        let parts: Vec<&Mentions> =
+            mentions.iter().filter(|part| part.arch.audit() == arch.audit()).collect();
+        if !parts.is_empty() {
+            let ranges = ranges(rules, &parts, &mut checks);
+            sections.push(Section { audit: arch.audit(), ranges });
+        }
+    }
+    (sections, checks, unknown)
+}
+
+fn mentions<'a>(rules: &Rules<'a>, archs: &[Arch]) -> (Vec<Mentions>, Vec<&'a str>) {
+    let mut unknown = Vec::new();
+    // x86_64 before x32: the section they share wants ascending numbers.
+    let mut all: Vec<Mentions> = Arch::ALL
+        .into_iter()
+        .filter(|arch| archs.contains(arch))
+        .map(|arch| Mentions { arch, list: Vec::with_capacity(512), newest: 0 })
+        .collect();
+    for (at, rule) in rules.rules.iter().enumerate() {
+        // runc drops a rule that does what happens anyway, conditions or not; its names still count as known.
+        let kept = rule.action != rules.default_action;
+        for name in rule.names {
+            let Some(numbers) = tables::numbers(name) else {
+                unknown.push(name.as_str());
+                continue;
+            };
+            let mention = |number, multiplexed| Mention::new(number, at, multiplexed);
+            for part in &mut all {
+                let number = numbers.on(part.arch);
+                let multiplexed = if part.arch == Arch::X86 { numbers.multiplexed() } else { None };
+                if let (Some(way), true) = (multiplexed, kept) {
+                    part.list.push(mention(way.number, way.call));
+                }
+                let Some(number) = number else { continue };
+                // libseccomp resolves a multiplexed name to a pseudo number, so runc does not count it.
+                if multiplexed.is_none() {
+                    part.newest = part.newest.max(number);
+                }
+                if kept {
+                    part.list.push(mention(number, 0));
+                }
+            }
+        }
+    }
+    for part in &mut all {
+        part.list.sort_unstable();
+    }
+    (all, unknown)
+}
+
+fn ranges(rules: &Rules, parts: &[&Mentions], checks: &mut Vec<Check>) -> Vec<Range> {
+    let default = Outcome::Return(rules.default_action);
+    let mut ranges = Vec::with_capacity(128);
+    ranges.push(Range { first: 0, outcome: default });
+    for part in parts {
+        for group in part.list.chunk_by(|a, b| a.number() == b.number()) {
+            let number = group[0].number();
+            let outcome = outcome(rules, group, part.arch, checks);
+            mark(&mut ranges, Range { first: number, outcome });
+            if number < u32::MAX {
+                mark(&mut ranges, Range { first: number + 1, outcome: default });
+            }
+        }
+    }
+    let x32 = parts.iter().any(|part| part.arch == Arch::X32);
+    if parts[0].arch == Arch::X86_64 && !x32 {
+        // -1 is what a tracer writes to skip a call, and stays with the filter as in libseccomp.
+        paint(&mut ranges, X32_BIT, u32::MAX - 1, Outcome::Return(KILL_THREAD));
+    }
+    if rules.enosys_past_newest {
+        // runc puts this test before the filter, so it is painted over the guard.
+        for part in parts {
+            answer_enosys(&mut ranges, part);
+        }
+    }
+    ranges
+}
+
+/// Numbers past the newest the profile names get ENOSYS, so that a C library falls back to an older call where EPERM
+/// would have made it fail. As in runc, an architecture of which the profile names nothing is left alone.
+fn answer_enosys(ranges: &mut Vec<Range>, part: &Mentions) {
+    if part.newest == 0 {
+        return;
+    }
+    let enosys = Outcome::Return(ENOSYS);
+    match part.arch {
+        // The two halves that have, or lack, the x32 bit: with bit 31 it occurs twice.
+        Arch::X86_64 => {
+            paint(ranges, part.newest + 1, X32_BIT - 1, enosys);
+            paint(ranges, 1 << 31, (1 << 31 | X32_BIT) - 1, enosys);
+        }
+        Arch::X32 => {
+            paint(ranges, part.newest + 1, (X32_BIT << 1) - 1, enosys);
+            paint(ranges, 1 << 31 | X32_BIT, u32::MAX, enosys);
+        }
+        _ => paint(ranges, part.newest + 1, u32::MAX, enosys),
+    }
+}
+
+/// Appends a range, or widens or replaces the last one.
+fn mark(ranges: &mut Vec<Range>, range: Range) {
+    if ranges.last().is_some_and(|last| last.first == range.first) {
+        ranges.pop();
+    }
+    if ranges.last().is_none_or(|last| last.outcome != range.outcome) {
+        ranges.push(range);
+    }
+}
+
+/// Gives all numbers from `first` to `last` one outcome.
+fn paint(ranges: &mut Vec<Range>, first: u32, last: u32, outcome: Outcome) {
+    let from = ranges.partition_point(|range| range.first < first);
+    let tail = ranges.split_off(from);
+    let mut after = ranges.last().map(|range| range.outcome);
+    mark(ranges, Range { first, outcome });
+    let mut rest = tail.into_iter().peekable();
+    while let Some(range) = rest.next_if(|range| last == u32::MAX || range.first <= last + 1) {
+        after = Some(range.outcome);
+    }
+    if let (Some(after), Some(next)) = (after, last.checked_add(1)) {
+        mark(ranges, Range { first: next, outcome: after });
+    }
+    for range in rest {
+        mark(ranges, range);
+    }
+}
+
+/// What becomes of one number.
+///
+/// libseccomp's precedence (`db_rule_add`, and the order of its argument trees): a rule without conditions beats every
+/// rule with, whatever their order; of several without, the first. Among rules with conditions the order in the profile
+/// does not matter either: see [`precedence`].
+fn outcome(rules: &Rules, group: &[Mention], arch: Arch, checks: &mut Vec<Check>) -> Outcome {
+    let mut clauses: Vec<Clause> = Vec::new();
+    for mention in group {
+        let rule = &rules.rules[mention.rule()];
+        for alternative in &rule.alternatives {
+            let conditions = conditions(alternative, *mention, arch);
+            if conditions.is_empty() {
+                return Outcome::Return(rule.action);
+            }
+            if !clauses.iter().any(|clause| clause.conditions == conditions) {
+                clauses.push(Clause { conditions, action: rule.action });
+            }
+        }
+    }
+    clauses.sort_by(|a, b| precedence(&a.conditions, &b.conditions));
+    let check = Check { wide: arch.wide(), clauses };
+    let at = checks.iter().position(|known| *known == check).unwrap_or_else(|| {
+        checks.push(check);
+        checks.len() - 1
+    });
+    Outcome::Check(at)
+}
+
+/// The conditions as `arch` can test them. A multiplexer's own first argument takes the place of the call's.
+fn conditions(alternative: &[Condition], mention: Mention, arch: Arch) -> Vec<Condition> {
+    let first = mention.multiplexed().map(|call| Condition::equal(0, call.into()));
+    let others = alternative.iter().copied().filter(|condition| first.is_none() || condition.arg != 0);
+    first.into_iter().chain(others).filter_map(|condition| condition.on(arch.wide())).collect()
+}
+
+/// Which of two lists of conditions libseccomp tests first: later arguments before earlier ones, equality before
+/// less-than before greater-than, and of two bounds the tighter.
+///
+/// Of two identical lists the first in the profile decides, and a list that is the beginning of another goes first;
+/// libseccomp refuses most such pairs when their actions differ (EEXIST), and runc then does not start.
+fn precedence(a: &[Condition], b: &[Condition]) -> Ordering {
+    let rank = |condition: &Condition| {
+        let (class, value) = match (condition.test, condition.negated) {
+            (Test::Masked { value, .. }, _) => (3, value),
+            (Test::Greater(value) | Test::GreaterOrEqual(value), true) => (2, !value),
+            (Test::Greater(value) | Test::GreaterOrEqual(value), false) => (1, value),
+        };
+        Reverse((condition.arg, class, value))
+    };
+    a.iter().map(rank).cmp(b.iter().map(rank))
+}

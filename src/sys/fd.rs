@@ -1,0 +1,192 @@
+//! Descriptors: reading, writing, locking, duplicating, closing. Must not open paths: that is `path`.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::{check, errno, shown};
+use crate::error::{Error, Result};
+
+/// Takes ownership of a descriptor that a system call just returned.
+pub(super) fn owned(fd: i64) -> OwnedFd {
+    // SAFETY: only called on a fresh, successful return of a call that opens a descriptor; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
+/// An inherited descriptor by number (stdio, `--preserve-fds`), if it is open.
+pub fn inherited(fd: RawFd) -> Option<BorrowedFd<'static>> {
+    // SAFETY: fcntl(F_GETFD) on any number is harmless; it tells whether the number is open.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: the number is open, and inherited descriptors are never closed by this process before exec.
+    Some(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Reads until `buf` is full or the file ends; returns the number of bytes read.
+pub fn read_full(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match read(fd, &mut buf[done..])? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
+}
+
+/// One read(2), repeated when interrupted.
+pub fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
+    loop {
+        // SAFETY: buf is valid for writes of its length.
+        let n = unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
+        if n >= 0 {
+            return Ok(n as usize);
+        }
+        if errno() != libc::EINTR {
+            return Err(Error::call(format_args!("read({}, {} bytes)", shown(fd), buf.len()), errno()));
+        }
+    }
+}
+
+/// The whole of a file of at most `limit` bytes; a longer one is an error, so that nothing untrusted fills the memory.
+pub fn read_to_end(fd: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; 4096.min(limit + 1)];
+    let mut len = 0;
+    loop {
+        let n = read(fd, &mut bytes[len..])?;
+        len += n;
+        if len > limit {
+            return Err(Error::new(format!("file {} is longer than {limit} bytes", shown(fd))));
+        }
+        if n == 0 {
+            bytes.truncate(len);
+            return Ok(bytes);
+        }
+        if len == bytes.len() {
+            bytes.resize((bytes.len() * 4).min(limit + 1), 0);
+        }
+    }
+}
+
+/// Writes everything, repeated when interrupted or cut short.
+pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        // SAFETY: bytes is valid for reads of its length.
+        let n = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+        if n >= 0 {
+            bytes = &bytes[n as usize..];
+        } else if errno() != libc::EINTR {
+            return Err(Error::call(
+                format_args!("write({}, {:?})", shown(fd), String::from_utf8_lossy(&bytes[..bytes.len().min(64)])),
+                errno(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// flock(2). `Ok(false)`: somebody else holds it (only with LOCK_NB).
+pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> Result<bool> {
+    loop {
+        // SAFETY: plain call on an open descriptor.
+        if unsafe { libc::flock(fd.as_raw_fd(), operation) } == 0 {
+            return Ok(true);
+        }
+        match errno() {
+            libc::EINTR => {}
+            libc::EWOULDBLOCK => return Ok(false),
+            e => return Err(Error::call(format_args!("flock({}, {operation})", shown(fd)), e)),
+        }
+    }
+}
+
+/// Makes `target` a copy of `fd` that survives exec (dup2(2)).
+pub fn dup_onto(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
+    if fd.as_raw_fd() == target {
+        return set_cloexec(fd, false);
+    }
+    // SAFETY: duplicating onto a number that this process hands to its program on purpose (stdio).
+    check!(unsafe { libc::dup2(fd.as_raw_fd(), target) }, "dup2({}, {target})", shown(fd))?;
+    Ok(())
+}
+
+/// Moves `fd` to a number of its own choice, close-on-exec; the number must be free or the caller's to overwrite.
+pub fn place(fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
+    if fd.as_raw_fd() == number {
+        return Ok(());
+    }
+    // SAFETY: only the child uses this, before it closes everything that is not placed.
+    check!(unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) }, "dup3({}, {number})", shown(fd))?;
+    Ok(())
+}
+
+/// A descriptor that [`place`] put at a known number.
+pub fn placed(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the number was just made by `place` and stays open until exec.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Opens /dev/null on each of stdin, stdout and stderr that is closed: else the next file opened would become one, and
+/// with it the container's.
+pub fn ensure_stdio() -> Result<()> {
+    for number in 0..3 {
+        if inherited(number).is_none() {
+            // SAFETY: a constant path; open(2) returns the lowest free number, which is this one.
+            check!(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) }, "open(\"/dev/null\")")?;
+        }
+    }
+    Ok(())
+}
+
+pub fn set_cloexec(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
+    let flag = if on { libc::FD_CLOEXEC } else { 0 };
+    // SAFETY: plain fcntl on an open descriptor.
+    check!(
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flag) },
+        "fcntl({}, F_SETFD, {flag})",
+        shown(fd)
+    )?;
+    Ok(())
+}
+
+/// Marks every descriptor from `first` on close-on-exec (close_range(2)): the last fence against a leaked one.
+pub fn cloexec_from(first: RawFd) -> Result<()> {
+    close_range(first as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes the descriptors `first..=last` now. The caller must not own any of them as `OwnedFd` and drop it later.
+pub fn close_between(first: RawFd, last: u32) -> Result<()> {
+    if first as u32 > last { Ok(()) } else { close_range(first as u32, last, 0) }
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
+    // SAFETY: no OwnedFd in the range is dropped afterwards: the only caller is the child right before it waits for
+    // start or execs, and it leaves by exec or _exit, never by unwinding.
+    check!(
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) },
+        "close_range({first}, {last}, {flags})"
+    )?;
+    Ok(())
+}
+
+/// Waits until one of `fds` is readable or hung up, at most `timeout_ms` (-1: for ever). Returns which are ready.
+pub fn poll(fds: &[(BorrowedFd<'_>, i16)], timeout_ms: i32) -> Result<Vec<bool>> {
+    let mut set: Vec<libc::pollfd> =
+        fds.iter().map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events: *events, revents: 0 }).collect();
+    // SAFETY: set is a valid array of its length.
+    let n = unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout_ms) };
+    if n < 0 && errno() != libc::EINTR {
+        return Err(Error::call(format_args!("poll({} fds, {timeout_ms})", set.len()), errno()));
+    }
+    Ok(set.iter().map(|p| n > 0 && p.revents != 0).collect())
+}
+
+/// A copy of `fd` with the lowest free number from `least` on, close-on-exec.
+pub fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> Result<OwnedFd> {
+    // SAFETY: plain fcntl on an open descriptor.
+    let copy = check!(
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) },
+        "fcntl({}, F_DUPFD_CLOEXEC, {least})",
+        shown(fd)
+    )?;
+    Ok(owned(copy as i64))
+}

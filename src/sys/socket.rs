@@ -1,0 +1,75 @@
+//! Unix sockets: the pair on which parent and child talk, and descriptors sent to an engine's console socket.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    sendmsg, socket, socketpair,
+};
+
+use super::shown;
+use crate::error::{Error, Result};
+
+/// Two ends that keep message boundaries and report the other's death as end of file.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|e| Error::call("socketpair(AF_UNIX, SOCK_SEQPACKET)", e as i32))
+}
+
+/// Connects to a stream socket. A path too long for sun_path is reached through its directory's descriptor.
+pub fn connect_stream(path: &Path) -> Result<OwnedFd> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|e| Error::call("socket(AF_UNIX, SOCK_STREAM)", e as i32))?;
+    let direct = UnixAddr::new(path);
+    let dir;
+    let address = match (direct, path.parent(), path.file_name()) {
+        (Ok(address), _, _) => Ok(address),
+        (Err(_), Some(parent), Some(name)) => {
+            dir = super::path::open(parent, libc::O_PATH | libc::O_DIRECTORY)?;
+            UnixAddr::new(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
+        }
+        (Err(e), _, _) => Err(e),
+    }
+    .map_err(|e| Error::call(format_args!("connect({path:?})"), e as i32))?;
+    connect(fd.as_raw_fd(), &address).map_err(|e| Error::call(format_args!("connect({path:?})"), e as i32))?;
+    Ok(fd)
+}
+
+/// Sends one message, with at most one descriptor.
+pub fn send(sock: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    let raw: Vec<RawFd> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+    sendmsg::<()>(sock.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
+        .map_err(|e| Error::call(format_args!("sendmsg({}, {} bytes)", shown(sock), bytes.len()), e as i32))?;
+    Ok(())
+}
+
+/// Receives one message of at most `limit` bytes and at most one descriptor; zero bytes mean that the other end is
+/// gone.
+pub fn receive(sock: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+    let mut bytes = vec![0u8; limit];
+    let mut control = nix::cmsg_space!([RawFd; 1]);
+    let (len, fd) = loop {
+        let mut iov = [IoSliceMut::new(&mut bytes)];
+        match recvmsg::<()>(sock.as_raw_fd(), &mut iov, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Ok(message) => {
+                let mut fd = None;
+                for part in message.cmsgs().into_iter().flatten() {
+                    if let ControlMessageOwned::ScmRights(fds) = part {
+                        // SAFETY: the kernel just installed these descriptors for us; nobody else owns them.
+                        fd = fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) });
+                    }
+                }
+                break (message.bytes, fd);
+            }
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(nix::errno::Errno::ECONNRESET) => break (0, None),
+            Err(e) => return Err(Error::call(format_args!("recvmsg({})", shown(sock)), e as i32)),
+        }
+    };
+    bytes.truncate(len);
+    Ok((bytes, fd))
+}

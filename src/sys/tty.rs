@@ -1,0 +1,83 @@
+//! Terminals: a pseudo-terminal pair by descriptor, window sizes, raw mode.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use super::fd::owned;
+use super::{check, shown};
+use crate::error::Result;
+
+/// Unlocks a master and opens its slave by descriptor, never by name (TIOCGPTPEER, ioctl_tty(2)).
+pub fn open_slave(master: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let unlock: i32 = 0;
+    // SAFETY: TIOCSPTLCK reads one int.
+    check!(
+        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) },
+        "ioctl({}, TIOCSPTLCK)",
+        shown(master)
+    )?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes open flags and returns a descriptor.
+    let fd = check!(
+        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) },
+        "ioctl({}, TIOCGPTPEER)",
+        shown(master)
+    )?;
+    Ok(owned(fd as i64))
+}
+
+/// Makes the terminal the controlling one of this session.
+pub fn set_controlling(tty: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer.
+    check!(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSCTTY, 0) }, "ioctl({}, TIOCSCTTY)", shown(tty))?;
+    Ok(())
+}
+
+/// Window size in characters: (rows, columns).
+pub fn size(tty: BorrowedFd<'_>) -> Result<(u16, u16)> {
+    let mut ws = MaybeUninit::<libc::winsize>::zeroed();
+    // SAFETY: ws is valid for the kernel to fill.
+    check!(
+        unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGWINSZ, ws.as_mut_ptr()) },
+        "ioctl({}, TIOCGWINSZ)",
+        shown(tty)
+    )?;
+    // SAFETY: zeroed and then filled.
+    let ws = unsafe { ws.assume_init() };
+    Ok((ws.ws_row, ws.ws_col))
+}
+
+pub fn set_size(tty: BorrowedFd<'_>, rows: u16, columns: u16) -> Result<()> {
+    let ws = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: ws lives across the call.
+    check!(
+        unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ, &raw const ws) },
+        "ioctl({}, TIOCSWINSZ, {rows}x{columns})",
+        shown(tty)
+    )?;
+    Ok(())
+}
+
+/// Raw mode for as long as the value lives; the old mode comes back when it is dropped.
+pub struct RawMode {
+    tty: OwnedFd,
+    before: nix::sys::termios::Termios,
+}
+
+impl RawMode {
+    /// `None` when `tty` is no terminal.
+    pub fn enter(tty: OwnedFd) -> Option<Self> {
+        use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+        let before = tcgetattr(&tty).ok()?;
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        tcsetattr(&tty, SetArg::TCSANOW, &raw).ok()?;
+        Some(Self { tty, before })
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        let _ = nix::sys::termios::tcsetattr(&self.tty, nix::sys::termios::SetArg::TCSANOW, &self.before);
+    }
+}
