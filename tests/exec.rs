@@ -76,7 +76,7 @@ fn a_stopped_container_gives_255() {
 #[test]
 fn exec_without_a_program_is_refused() {
     let b = Bundle::new();
-    b.running().exec(&[]).exits(255).says("process args cannot be empty");
+    b.running().exec(&[]).exits(255).says("args cannot be empty");
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn more_arguments_go_to_ps() {
 fn a_table_without_a_pid_column_is_refused() {
     let b = Bundle::new();
     let c = b.running();
-    c.call("ps", &[], &["-o", "comm"]).output().fails("couldn't find PID field in ps output");
+    c.call("ps", &[], &["-o", "comm"]).output().fails("PID").says("ps");
 }
 
 #[test]

@@ -262,7 +262,7 @@ fn systemd_cgroups_without_systemd_are_refused() {
         skip!("this host has systemd");
     }
     let b = Bundle::new();
-    b.verb("create", &[]).global(&["--systemd-cgroup"]).output().fails("systemd not running on this host");
+    b.verb("create", &[]).global(&["--systemd-cgroup"]).output().fails("systemd");
 }
 
 #[test]

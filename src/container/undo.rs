@@ -31,7 +31,8 @@ impl<'a> Undo<'a> {
 
     /// Remembers the process.
     pub fn child(&mut self, child: &Child) -> Result<()> {
-        self.pidfd = Some(child.pidfd.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
+        self.pidfd =
+            Some(child.pidfd.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
         let start = record::process_stat(child.pid).map(|(_, start)| start);
         self.record.pid = child.pid;
         self.record.start_time = start.unwrap_or(0);
@@ -53,7 +54,9 @@ impl<'a> Undo<'a> {
                     .next("raise /linux/resources/memory/limit")
             }
             Some(Exit::Signal(signal)) => Error::new(format!("container init was killed by signal {signal}")),
-            Some(Exit::Code(code)) => Error::new(format!("container init ended with {code} and said nothing")),
+            Some(Exit::Code(code)) => {
+                Error::new(format!("container init ended with {code} and said nothing"))
+            }
             None => Error::new("container init is gone"),
         }
     }
@@ -141,9 +144,12 @@ fn end_processes(container: &Container) -> Result<()> {
         }
         cgroup::kill(&container.record.cgroup)?;
         if !crate::sys::fd::poll(&[(pidfd.as_fd(), libc::POLLIN)], KILL_PATIENCE.as_millis() as i32)?[0] {
-            return Err(Error::new(format!("process {} of the container does not die", container.record.pid))
-                .why("it hangs inside the kernel")
-                .next("look at /proc/PID/stack; run delete again later"));
+            return Err(Error::new(format!(
+                "process {} of the container does not die",
+                container.record.pid
+            ))
+            .why("it hangs inside the kernel")
+            .next("look at /proc/PID/stack; run delete again later"));
         }
     }
     // Processes that outlive the first one, where the container has no PID namespace.

@@ -1,2 +1,4 @@
 //! The plan as text.
-pub fn show(_plan: &super::Plan) -> String { String::new() }
+pub fn show(_plan: &super::Plan) -> String {
+    String::new()
+}

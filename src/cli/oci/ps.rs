@@ -29,7 +29,8 @@ impl Ps {
         let pids = cgroup::pids(&container.record.cgroup)?;
         match self.format.as_str() {
             "json" => {
-                let text = serde_json::to_string(&pids).map_err(|e| Error::new(format!("writing the list: {e}")))?;
+                let text =
+                    serde_json::to_string(&pids).map_err(|e| Error::new(format!("writing the list: {e}")))?;
                 log::print(&(text + "\n"));
                 Ok(0)
             }
