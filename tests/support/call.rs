@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -315,9 +315,12 @@ fn hand_over(command: &mut Command, fds: Vec<(OwnedFd, i32)>) {
     }
 }
 
-/// An anonymous file: nothing to clean up, and nobody waits for its end.
+/// An anonymous file: nothing to clean up, and nobody waits for its end. It is appended to, as the kernel does not keep
+/// two writers of a memfd from taking one offset.
 pub fn memory(name: &str) -> File {
-    memfd_create(name, MFdFlags::MFD_CLOEXEC).expect("memfd_create(2)").into()
+    let file = memfd_create(name, MFdFlags::MFD_CLOEXEC).expect("memfd_create(2)");
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND | OFlag::O_RDWR)).expect("F_SETFL");
+    file.into()
 }
 
 /// All of an anonymous file, whatever its offset (which the writers share).
