@@ -40,12 +40,7 @@ impl Host {
     pub fn look(spec: &Spec) -> Result<Self> {
         let linux = spec.linux().as_ref();
         let (cgroup2, hybrid) = find_cgroup2();
-        let mut host = Self {
-            euid: sys::cred::euid(),
-            egid: sys::cred::egid(),
-            cgroup2,
-            ..Self::default()
-        };
+        let mut host = Self { euid: sys::cred::euid(), egid: sys::cred::egid(), cgroup2, ..Self::default() };
         host.rootless = is_rootless();
         let path = linux.and_then(|l| l.cgroups_path().as_ref());
         if !path.is_some_and(|p| p.is_absolute()) {

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::record::{self, Entry, Phase, Record};
+use super::record::{self, Entry, Record};
 use super::status::{self, Container, Status};
 use crate::apply;
 use crate::cgroup;
@@ -31,7 +31,8 @@ impl<'a> Undo<'a> {
 
     /// Remembers the process.
     pub fn child(&mut self, child: &Child) -> Result<()> {
-        self.pidfd = Some(child.pidfd.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
+        self.pidfd =
+            Some(child.pidfd.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
         let start = record::process_stat(child.pid).map(|(_, start)| start);
         self.record.pid = child.pid;
         self.record.start_time = start.unwrap_or(0);
@@ -53,7 +54,9 @@ impl<'a> Undo<'a> {
                     .next("raise /linux/resources/memory/limit")
             }
             Some(Exit::Signal(signal)) => Error::new(format!("container init was killed by signal {signal}")),
-            Some(Exit::Code(code)) => Error::new(format!("container init ended with {code} and said nothing")),
+            Some(Exit::Code(code)) => {
+                Error::new(format!("container init ended with {code} and said nothing"))
+            }
             None => Error::new("container init is gone"),
         }
     }

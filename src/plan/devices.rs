@@ -26,8 +26,12 @@ pub const DEFAULT: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// The links in /dev (config.md, runtime-linux.md#dev-symbolic-links).
-pub const LINKS: [(&str, &str); 4] =
-    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+pub const LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
 
 pub fn plan(devices: &[LinuxDevice]) -> Result<Vec<Device>> {
     devices
@@ -45,7 +49,9 @@ pub fn plan(devices: &[LinuxDevice]) -> Result<Vec<Device>> {
                 LinuxDeviceType::C | LinuxDeviceType::U => libc::S_IFCHR,
                 LinuxDeviceType::B => libc::S_IFBLK,
                 LinuxDeviceType::P => libc::S_IFIFO,
-                LinuxDeviceType::A => return Err(Error::new(format!("{at}/type: \"a\" is no kind of device node"))),
+                LinuxDeviceType::A => {
+                    return Err(Error::new(format!("{at}/type: \"a\" is no kind of device node")));
+                }
             };
             let fifo = kind == libc::S_IFIFO;
             Ok(Device {
@@ -117,7 +123,13 @@ pub fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
         if kind.is_none() {
             rules.push(Rule { allow: rule.allow(), kind, major: None, minor: None, access: ALL });
         } else {
-            rules.push(Rule { allow: rule.allow(), kind, major, minor, access: if access == 0 { ALL } else { access } });
+            rules.push(Rule {
+                allow: rule.allow(),
+                kind,
+                major,
+                minor,
+                access: if access == 0 { ALL } else { access },
+            });
         }
     }
     let allow = |kind, major, minor, access| Rule { allow: true, kind: Some(kind), major, minor, access };
@@ -143,7 +155,10 @@ fn allowed(rules: &[Rule], kind: u8, major: Option<u32>, minor: Option<u32>) -> 
             && rule.major.is_none_or(|m| Some(m) == major)
             && rule.minor.is_none_or(|m| Some(m) == minor)
     };
-    rules.iter().filter(matches).fold(0, |bits, rule| if rule.allow { bits | rule.access } else { bits & !rule.access })
+    rules
+        .iter()
+        .filter(matches)
+        .fold(0, |bits, rule| if rule.allow { bits | rule.access } else { bits & !rule.access })
 }
 
 /// The program of a rule list: a tree over kind, major and minor whose leaves are decided here, not in the kernel. So
@@ -201,7 +216,8 @@ fn major_branch(rules: &[Rule], kind: u8, major: Option<u32>) -> Vec<Instruction
 
 /// The numbers that the rules of a kind name, each once.
 fn numbers(rules: &[Rule], kind: u8, number: fn(&Rule) -> Option<u32>) -> Vec<u32> {
-    let mut list: Vec<u32> = rules.iter().filter(|r| r.kind.is_none_or(|k| k == kind)).filter_map(number).collect();
+    let mut list: Vec<u32> =
+        rules.iter().filter(|r| r.kind.is_none_or(|k| k == kind)).filter_map(number).collect();
     list.sort_unstable();
     list.dedup();
     list

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Capabilities, IOPriorityClass, LinuxMemoryPolicy, LinuxSchedulerPolicy, MemoryPolicyModeType, PosixRlimitType,
-    Process,
+    Capabilities, IOPriorityClass, LinuxMemoryPolicy, LinuxSchedulerPolicy, MemoryPolicyModeType,
+    PosixRlimitType, Process,
 };
 
 use super::ids::IdMaps;
@@ -269,10 +269,16 @@ fn scheduler(s: &oci_spec::runtime::Scheduler) -> Result<crate::sys::process::Sc
     }
     let priority = s.priority().unwrap_or(0);
     if priority != 0 && policy != 1 && policy != 2 {
-        return Err(Error::new("/process/scheduler/priority: scheduler.priority can only be specified for SchedFIFO or SchedRR policy"));
+        return Err(Error::new(
+            "/process/scheduler/priority: scheduler.priority can only be specified for SchedFIFO or SchedRR policy",
+        ));
     }
-    if policy != 6 && (s.runtime().unwrap_or(0) != 0 || s.deadline().unwrap_or(0) != 0 || s.period().unwrap_or(0) != 0) {
-        return Err(Error::new("/process/scheduler: runtime, deadline and period need the policy SCHED_DEADLINE"));
+    if policy != 6
+        && (s.runtime().unwrap_or(0) != 0 || s.deadline().unwrap_or(0) != 0 || s.period().unwrap_or(0) != 0)
+    {
+        return Err(Error::new(
+            "/process/scheduler: runtime, deadline and period need the policy SCHED_DEADLINE",
+        ));
     }
     let flags = s.flags().iter().flatten().fold(0u64, |bits, flag| {
         bits | match flag {

@@ -223,7 +223,11 @@ pub fn main() -> i32 {
     }
     let name = own_name();
     let (args, verb) = go_arguments(std::env::args_os().collect());
-    if args.iter().skip(1).take_while(|a| a.to_string_lossy().starts_with('-')).any(|a| a == "--version" || a == "-v")
+    if args
+        .iter()
+        .skip(1)
+        .take_while(|a| a.to_string_lossy().starts_with('-'))
+        .any(|a| a == "--version" || a == "-v")
     {
         log::print(&version(&name));
         return 0;
@@ -332,7 +336,11 @@ impl Verb {
 
 /// The program's own lines only: dockerd takes the last one with the word for its answer.
 fn version(name: &str) -> String {
-    format!("{name} version {}\ncommit: {}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"), env!("JUG_COMMIT"))
+    format!(
+        "{name} version {}\ncommit: {}\nspec: {SPEC_VERSION}\n",
+        env!("CARGO_PKG_VERSION"),
+        env!("JUG_COMMIT")
+    )
 }
 
 /// Help goes to stdout with 0. A wrong flag is 1 and an unknown verb 3, as with Go's urfave/cli.
@@ -353,7 +361,10 @@ fn usage(error: &clap::Error) -> i32 {
             3
         }
         _ => {
-            log::fatal(&format!("Incorrect Usage: {}", error.to_string().trim_start_matches("error: ").trim_end()));
+            log::fatal(&format!(
+                "Incorrect Usage: {}",
+                error.to_string().trim_start_matches("error: ").trim_end()
+            ));
             1
         }
     }
@@ -361,8 +372,22 @@ fn usage(error: &clap::Error) -> i32 {
 
 /// Flags without a value, which Go also takes as `--flag=true`.
 const SWITCHES: [&str; 16] = [
-    "--debug", "--systemd-cgroup", "--no-pivot", "--no-new-keyring", "--detach", "--no-subreaper", "--keep", "--force",
-    "--all", "--tty", "--ignore-paused", "--no-new-privs", "--quiet", "--rootless", "--print-plan", "--version",
+    "--debug",
+    "--systemd-cgroup",
+    "--no-pivot",
+    "--no-new-keyring",
+    "--detach",
+    "--no-subreaper",
+    "--keep",
+    "--force",
+    "--all",
+    "--tty",
+    "--ignore-paused",
+    "--no-new-privs",
+    "--quiet",
+    "--rootless",
+    "--print-plan",
+    "--version",
 ];
 
 /// Verbs whose second positional argument begins a foreign command line.
@@ -420,12 +445,19 @@ mod tests {
     use super::*;
 
     fn go(args: &[&str]) -> Vec<String> {
-        go_arguments(args.iter().map(OsString::from).collect()).0.into_iter().map(|a| a.into_string().unwrap()).collect()
+        go_arguments(args.iter().map(OsString::from).collect())
+            .0
+            .into_iter()
+            .map(|a| a.into_string().unwrap())
+            .collect()
     }
 
     #[test]
     fn single_dash_long_flags_are_long_flags() {
-        assert_eq!(go(&["r", "-root", "/x", "create", "-b", "/y", "id"]), ["r", "--root", "/x", "create", "-b", "/y", "id"]);
+        assert_eq!(
+            go(&["r", "-root", "/x", "create", "-b", "/y", "id"]),
+            ["r", "--root", "/x", "create", "-b", "/y", "id"]
+        );
         assert_eq!(go(&["r", "delete", "--force=true", "id"]), ["r", "delete", "--force", "id"]);
         assert_eq!(go(&["r", "delete", "-force=false", "id"]), ["r", "delete", "id"]);
     }

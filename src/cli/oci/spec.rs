@@ -27,9 +27,12 @@ const CGROUP_NAMESPACE: &str = ",\n\t\t\t{\n\t\t\t\t\"type\": \"cgroup\"\n\t\t\t
 
 impl Spec {
     pub fn perform(self) -> Result<i32> {
-        let dir = path::open(&self.bundle, libc::O_RDONLY | libc::O_DIRECTORY).map_err(|e| e.context("--bundle"))?;
+        let dir = path::open(&self.bundle, libc::O_RDONLY | libc::O_DIRECTORY)
+            .map_err(|e| e.context("--bundle"))?;
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-        let file = path::openat(dir.as_fd(), Path::new("config.json"), flags, 0o666).map_err(|e| match e.errno() {
+        let file = path::openat(dir.as_fd(), Path::new("config.json"), flags, 0o666).map_err(|e| match e
+            .errno()
+        {
             libc::EEXIST => Error::new("File config.json exists. Remove it first"),
             _ => e,
         })?;
