@@ -46,7 +46,7 @@ impl Host {
         if !path.is_some_and(|p| p.is_absolute()) {
             host.own_cgroup = own_cgroup()?;
         }
-        host.capabilities = sys::cred::in_bounding_set(wanted_capabilities(spec));
+        host.capabilities = spec.process().as_ref().map_or(0, grantable);
         host.systemd = sys::path::statfs(Path::new("/run/systemd/system")).is_some();
         host.own_namespaces = linux.map(own_namespaces).unwrap_or_default();
         if linux.is_some_and(|l| l.resources().as_ref().is_some_and(asks_for_limits)) {
@@ -81,12 +81,9 @@ fn own_namespaces(linux: &oci_spec::runtime::Linux) -> Vec<PathBuf> {
     own
 }
 
-/// Every capability that the config names, as a mask.
-fn wanted_capabilities(spec: &Spec) -> u64 {
-    match spec.process() {
-        Some(process) => crate::plan::process::wanted_capabilities(process),
-        None => 0,
-    }
+/// Those capabilities that a process asks for and the caller may grant: that are in its bounding set.
+pub fn grantable(process: &oci_spec::runtime::Process) -> u64 {
+    sys::cred::in_bounding_set(crate::plan::process::wanted_capabilities(process))
 }
 
 fn asks_for_limits(resources: &oci_spec::runtime::LinuxResources) -> bool {

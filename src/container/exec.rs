@@ -78,7 +78,7 @@ fn plan(
 ) -> Result<ExecPlan> {
     let own = spec.process().as_ref().ok_or_else(|| Error::new("the container's config has no process"))?;
     let process = change(own)?;
-    let host = Host::look(spec)?;
+    let host = Host { capabilities: crate::host::grantable(&process), ..Host::look(spec)? };
     let mut ids = IdMaps::default();
     let mut seccomp = None;
     if let Some(linux) = spec.linux() {
