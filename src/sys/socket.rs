@@ -103,8 +103,8 @@ pub fn loopback_up() -> Result<()> {
     request.ifr_name[0] = b'l' as libc::c_char;
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOOPBACK) as libc::c_short;
-    // SAFETY: the request lives across the call.
     super::check!(
+        // SAFETY: the request lives across the call.
         unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) },
         "ioctl(SIOCSIFFLAGS, lo, IFF_UP)"
     )?;

@@ -68,6 +68,10 @@ struct GlobalFlags {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one value, made once: boxes would only be allocations"
+)]
 enum Verb {
     Create(create::Create),
     Delete(delete::Delete),
