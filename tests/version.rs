@@ -7,8 +7,8 @@ use serde_json::Value;
 use support::*;
 
 const VERBS: [&str; 13] = [
-    "create", "delete", "exec", "features", "kill", "list", "pause", "ps", "resume", "run", "spec",
-    "start", "state",
+    "create", "delete", "exec", "features", "kill", "list", "pause", "ps", "resume", "run", "spec", "start",
+    "state",
 ];
 
 #[test]
