@@ -37,8 +37,11 @@ pub fn load(dir: &Path) -> Result<Bundle> {
     let path = dir.join("config.json");
     let file = sys::path::open(&path, libc::O_RDONLY | libc::O_NONBLOCK).map_err(|e| {
         if e.errno() == libc::ENOENT {
-            Error::new(format!("JSON specification file {} not found: no such file or directory", path.display()))
-                .next("give the bundle with --bundle DIR, or make a config.json with `spec`")
+            Error::new(format!(
+                "JSON specification file {} not found: no such file or directory",
+                path.display()
+            ))
+            .next("give the bundle with --bundle DIR, or make a config.json with `spec`")
         } else {
             e
         }
@@ -189,7 +192,10 @@ fn normalise_process(process: &mut Value, at: &str, warnings: &mut Vec<String>) 
     let mut unknown: Vec<_> = unknown.into_iter().collect();
     unknown.sort();
     if !unknown.is_empty() {
-        warnings.push(format!("{at}/capabilities: unknown or unavailable capabilities ignored: {}", unknown.join(", ")));
+        warnings.push(format!(
+            "{at}/capabilities: unknown or unavailable capabilities ignored: {}",
+            unknown.join(", ")
+        ));
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Host {
     pub systemd: bool,
     /// Namespace paths of the config that lead to the caller's own namespaces.
     pub own_namespaces: Vec<PathBuf>,
-    /// The capabilities that the caller may grant: its bounding set.
+    /// Those capabilities of the config that the caller may grant: that are in its bounding set.
     pub capabilities: u64,
 }
 
@@ -40,18 +40,13 @@ impl Host {
     pub fn look(spec: &Spec) -> Result<Self> {
         let linux = spec.linux().as_ref();
         let (cgroup2, hybrid) = find_cgroup2();
-        let mut host = Self {
-            euid: sys::cred::euid(),
-            egid: sys::cred::egid(),
-            cgroup2,
-            capabilities: sys::cred::bounding_set(),
-            ..Self::default()
-        };
-        host.rootless = host.euid != 0 || in_user_namespace();
+        let mut host = Self { euid: sys::cred::euid(), egid: sys::cred::egid(), cgroup2, ..Self::default() };
+        host.rootless = is_rootless();
         let path = linux.and_then(|l| l.cgroups_path().as_ref());
         if !path.is_some_and(|p| p.is_absolute()) {
             host.own_cgroup = own_cgroup()?;
         }
+        host.capabilities = spec.process().as_ref().map_or(0, grantable);
         host.systemd = sys::path::statfs(Path::new("/run/systemd/system")).is_some();
         host.own_namespaces = linux.map(own_namespaces).unwrap_or_default();
         if linux.is_some_and(|l| l.resources().as_ref().is_some_and(asks_for_limits)) {
@@ -84,6 +79,11 @@ fn own_namespaces(linux: &oci_spec::runtime::Linux) -> Vec<PathBuf> {
         })
         .collect();
     own
+}
+
+/// Those capabilities that a process asks for and the caller may grant: that are in its bounding set.
+pub fn grantable(process: &oci_spec::runtime::Process) -> u64 {
+    sys::cred::in_bounding_set(crate::plan::process::wanted_capabilities(process))
 }
 
 fn asks_for_limits(resources: &oci_spec::runtime::LinuxResources) -> bool {
@@ -149,8 +149,14 @@ fn own_cgroup() -> Result<PathBuf> {
     Ok(text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").into())
 }
 
+/// The caller is not root of the initial user namespace. Asked once: it cannot change.
+pub fn is_rootless() -> bool {
+    static ROOTLESS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *ROOTLESS.get_or_init(|| sys::cred::euid() != 0 || in_user_namespace())
+}
+
 /// In the initial user namespace the map is the identity over all ids (user_namespaces(7)).
-pub fn in_user_namespace() -> bool {
+fn in_user_namespace() -> bool {
     read("/proc/self/uid_map").is_ok_and(|map| {
         let mut words = map.split_whitespace();
         !(words.next() == Some("0") && words.next() == Some("0") && words.next() == Some("4294967295"))

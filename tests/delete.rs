@@ -31,7 +31,7 @@ fn a_created_container_is_deleted() {
     let pid = c.pid();
     let out = c.verb("delete", &[]).ok();
     assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", ""));
-    eventually("the init's end", || kill(Pid::from_raw(pid), None).is_err().then_some(()));
+    gone(pid);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn force_kills_what_runs() {
         let c = b.running();
         let pid = c.pid();
         c.verb("delete", &[flag]).ok();
-        eventually("the init's end", || kill(Pid::from_raw(pid), None).is_err().then_some(()));
+        gone(pid);
         c.verb("state", &[]).fails("container does not exist");
     }
 }
@@ -128,7 +128,7 @@ fn processes_without_a_pid_namespace_of_their_own_die_with_force() {
     c.wait_stdout("\n");
     let child: i32 = c.stdout().trim().parse().expect("a pid");
     c.verb("delete", &["--force"]).ok();
-    eventually("the background's end", || kill(Pid::from_raw(child), None).is_err().then_some(()));
+    gone(child);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn processes_left_without_their_init_are_killed_by_delete() {
     let child: i32 = c.stdout().trim().parse().expect("a pid");
     kill(Pid::from_raw(c.pid()), Signal::SIGKILL).expect("kill of the init alone");
     c.wait("stopped").delete();
-    eventually("the background's end", || kill(Pid::from_raw(child), None).is_err().then_some(()));
+    gone(child);
 }
 
 #[test]

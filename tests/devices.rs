@@ -9,6 +9,7 @@ const FUSE: (u32, u32) = (10, 229);
 
 fn with_device(device: Value) -> Bundle {
     let b = Bundle::new();
+    b.set_args(&["/bin/true"]);
     b.edit(|spec| spec["linux"]["devices"] = json!([device]));
     b
 }
@@ -239,7 +240,7 @@ fn without_cap_mknod_no_node_is_made() {
 #[test]
 fn exec_is_held_by_the_same_rules() {
     let b = fuse(json!([{ "allow": false, "access": "rwm" }]));
-    let c = b.running();
+    let c = b.set_args(&["/bin/probe", "sleep", "3600"]).running();
     assert_eq!(c.exec(&["/bin/probe", "open", "/dev/fuse", "rdonly"]).ok().json()["errno"], "EPERM");
     assert!(c.exec(&["/bin/probe", "open", "/dev/null", "rdwr"]).ok().json()["ok"].is_i64());
 }

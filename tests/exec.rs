@@ -76,7 +76,7 @@ fn a_stopped_container_gives_255() {
 #[test]
 fn exec_without_a_program_is_refused() {
     let b = Bundle::new();
-    b.running().exec(&[]).exits(255).says("process args cannot be empty");
+    b.running().exec(&[]).exits(255).says("args cannot be empty");
 }
 
 #[test]
@@ -419,6 +419,30 @@ fn the_runtimes_own_environment_stays_outside() {
     let c = b.running();
     let report = c.call("exec", &[], &["/bin/probe"]).env("JUG_SECRET", "do not tell").ok().json();
     assert!(!report["env"].to_string().contains("JUG_SECRET"));
+}
+
+#[test]
+fn cgroup_puts_the_program_below_the_containers_own() {
+    let b = Bundle::new();
+    let c = b.running();
+    for dir in cgroups(b.tag()) {
+        fs::create_dir(dir.join("below")).expect("mkdir in a cgroup");
+        // A v1 cpuset takes no process before it has CPUs and memory.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(value) = fs::read(dir.join(file)) {
+                fs::write(dir.join("below").join(file), value).expect("write to a cpuset");
+            }
+        }
+    }
+    let text = c.exec_with(&["--cgroup", "below"], &["cat", "/proc/self/cgroup"]).ok().stdout;
+    let ours: Vec<&str> = text.lines().filter(|line| line.contains(b.tag())).collect();
+    assert!(!ours.is_empty() && ours.iter().all(|line| line.ends_with("/below")), "{text}");
+}
+
+#[test]
+fn a_cgroup_that_does_not_exist_is_an_error() {
+    let b = Bundle::new();
+    b.running().exec_with(&["--cgroup", "no-such-cgroup"], &["true"]).exits(255).says("no-such-cgroup");
 }
 
 #[test]

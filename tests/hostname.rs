@@ -34,7 +34,7 @@ fn a_hostname_of_64_bytes_is_taken_and_one_of_65_is_not() {
 
 #[test]
 fn the_domainname_is_set() {
-    newer!("1.1.8: domainname");
+    newer!("domainname");
     let b = Bundle::new();
     b.edit(|spec| spec["domainname"] = json!("meadow"));
     assert_eq!(b.probe(&[])["domainname"], "meadow");
@@ -42,7 +42,7 @@ fn the_domainname_is_set() {
 
 #[test]
 fn a_domainname_needs_a_uts_namespace() {
-    newer!("1.1.8: domainname");
+    newer!("domainname");
     let b = Bundle::new();
     b.remove_namespace("uts");
     b.edit(|spec| {

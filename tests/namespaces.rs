@@ -71,7 +71,7 @@ fn the_callers_cgroup_namespace_is_kept_unless_listed() {
 #[test]
 fn a_time_namespace_has_its_offsets() {
     needs!(Feature::TimeNamespace);
-    newer!("1.2: time namespaces");
+    newer!("time namespaces");
     let b = Bundle::new();
     b.add_namespace("time");
     b.edit(|spec| {
@@ -87,7 +87,7 @@ fn a_time_namespace_has_its_offsets() {
 #[test]
 fn exec_is_in_the_time_namespace_too() {
     needs!(Feature::TimeNamespace);
-    newer!("1.2: time namespaces");
+    newer!("time namespaces");
     let b = Bundle::new();
     b.add_namespace("time");
     b.edit(|spec| spec["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 86400 } }));
@@ -101,7 +101,7 @@ fn exec_is_in_the_time_namespace_too() {
 
 #[test]
 fn time_offsets_without_a_time_namespace_are_refused() {
-    newer!("1.2: time namespaces");
+    newer!("time namespaces");
     let b = Bundle::new();
     b.edit(|spec| spec["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 1 } }));
     b.run_args(&["/bin/true"]).fails("time");
@@ -187,7 +187,7 @@ fn a_container_in_a_joined_pid_namespace_is_killed_alone() {
 #[test]
 fn a_time_namespace_is_joined_by_path() {
     needs!(Feature::TimeNamespace);
-    newer!("1.2: time namespaces");
+    newer!("time namespaces");
     let holder = Holder::unshare(&["--time", "--fork", "--kill-child", "--boottime", "777"], "time");
     let b = Bundle::new();
     join(&b, "time", &holder.path("time"));

@@ -323,7 +323,7 @@ fn init_leads_a_session_of_its_own() {
 
 #[test]
 fn a_scheduler_is_set() {
-    newer!("1.2: process.scheduler");
+    newer!("process.scheduler");
     let b = Bundle::new();
     b.edit(|spec| spec["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 7 }));
     let report = b.probe(&[]);
@@ -333,7 +333,7 @@ fn a_scheduler_is_set() {
 
 #[test]
 fn a_real_time_scheduler_has_its_priority() {
-    newer!("1.2: process.scheduler");
+    newer!("process.scheduler");
     let b = Bundle::new();
     b.edit(|spec| {
         spec["process"]["scheduler"] =
@@ -347,7 +347,7 @@ fn a_real_time_scheduler_has_its_priority() {
 
 #[test]
 fn an_unknown_scheduler_is_refused() {
-    newer!("1.2: process.scheduler");
+    newer!("process.scheduler");
     let b = Bundle::new();
     b.edit(|spec| spec["process"]["scheduler"] = json!({ "policy": "SCHED_SHEEP" }));
     b.run_args(&["/bin/true"]).fails("SCHED_SHEEP");
@@ -355,7 +355,7 @@ fn an_unknown_scheduler_is_refused() {
 
 #[test]
 fn an_io_priority_is_set() {
-    newer!("1.2: process.ioPriority");
+    newer!("process.ioPriority");
     let b = Bundle::new();
     b.edit(|spec| spec["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 }));
     assert_eq!(b.probe(&[])["ioPriority"], json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 }));
@@ -363,7 +363,7 @@ fn an_io_priority_is_set() {
 
 #[test]
 fn a_personality_is_set() {
-    newer!("1.2: linux.personality");
+    newer!("linux.personality");
     let b = Bundle::new();
     b.edit(|spec| spec["linux"]["personality"] = json!({ "domain": "LINUX32" }));
     assert_eq!(b.probe(&[])["personality"], 8);

@@ -1,6 +1,9 @@
 //! `ps`: the container's processes under their host numbers.
 mod support;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 use support::*;
 
@@ -25,16 +28,33 @@ fn processes_of_exec_and_of_forks_are_counted() {
     assert!(pids.contains(&json!(c.pid())));
 }
 
+/// A `ps` of ours: it notes its arguments and lists every process there is.
+fn with_ps(b: &Bundle, call: Call) -> Call {
+    let dir = b.path("path");
+    fs::create_dir(&dir).expect("mkdir");
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" > {dir}/args\necho 'UID   PID CMD'\n\
+         for p in /proc/[0-9]*; do echo \"root ${{p#/proc/}} 1 command\"; done\n"
+    );
+    fs::write(format!("{dir}/ps"), script).expect("write");
+    fs::set_permissions(format!("{dir}/ps"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    call.env("PATH", format!("{dir}:{DEFAULT_PATH}"))
+}
+
 #[test]
-fn the_table_has_the_header_of_ps_and_only_our_processes() {
+fn the_table_is_what_ps_says_of_the_containers_processes() {
     let b = Bundle::new();
-    b.set_args(&["sleep", "1234"]);
     let c = b.running();
-    let out = c.verb("ps", &[]).ok();
-    let lines: Vec<&str> = out.stdout.lines().collect();
-    assert_eq!(lines.len(), 2, "{out}");
-    assert!(lines[0].starts_with("UID") && lines[0].contains("PID") && lines[0].ends_with("CMD"), "{out}");
-    assert!(lines[1].contains(&c.pid().to_string()) && lines[1].ends_with("sleep 1234"), "{out}");
+    let out = with_ps(&b, c.call("ps", &[], &[])).ok();
+    assert_eq!(out.stdout, format!("UID   PID CMD\nroot {} 1 command\n", c.pid()));
+    assert_eq!(fs::read_to_string(b.path("path/args")).expect("the arguments"), "-ef\n");
+}
+
+#[test]
+fn a_ps_that_is_not_there_is_an_error() {
+    let b = Bundle::new();
+    let c = b.running();
+    c.call("ps", &[], &[]).env("PATH", "/no/such").output().exits(1).says("ps");
 }
 
 #[test]
@@ -50,7 +70,7 @@ fn more_arguments_go_to_ps() {
 fn a_table_without_a_pid_column_is_refused() {
     let b = Bundle::new();
     let c = b.running();
-    c.call("ps", &[], &["-o", "comm"]).output().fails("couldn't find PID field in ps output");
+    c.call("ps", &[], &["-o", "comm"]).output().fails("PID").says("ps");
 }
 
 #[test]

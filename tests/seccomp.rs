@@ -373,7 +373,7 @@ fn x32_numbers_do_not_pass() {
 
 #[test]
 fn flags_are_taken() {
-    newer!("1.2: seccomp flags");
+    newer!("seccomp flags");
     for flag in ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"] {
         let b = refuse(json!({}));
         b.edit(|spec| spec["linux"]["seccomp"]["flags"] = json!([flag]));

@@ -164,6 +164,15 @@ fn a_created_init_shows_nothing_of_the_host_to_exec() {
 
 // R3, CVE-2021-30465, CVE-2024-45310: a mount target that changes under the runtime's hands.
 
+/// Sets the flag when it is dropped.
+struct Raise<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_destination_that_is_swapped_does_not_lead_out() {
     deviates!("runc 1.1.5 is vulnerable: CVE-2024-45310");
@@ -187,11 +196,12 @@ fn a_destination_that_is_swapped_does_not_lead_out() {
                     nix::fcntl::renameat2(here, &real, here, &link, nix::fcntl::RenameFlags::RENAME_EXCHANGE);
             }
         });
+        // A panic here must end the other thread too, or the scope waits for ever.
+        let _end = Raise(&done);
         for _ in 0..if in_guest() { 10 } else { 60 } {
             // Works or fails, as the race falls.
             let _ = boxed_run(&b, &["/bin/true"]);
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert_eq!(listing(&guard.outside), before);
 }
@@ -221,7 +231,6 @@ fn a_dev_that_is_a_symlink_does_not_lead_out() {
 
 #[test]
 fn a_directory_in_dev_that_is_a_symlink_does_not_lead_out() {
-    deviates!("runc 1.1.5 is vulnerable: CVE-2026-41579 and its kind");
     for name in ["pts", "shm", "mqueue", "net"] {
         let b = Bundle::new();
         let guard = SafeBox::enter(&b);
@@ -259,7 +268,6 @@ fn a_dev_null_that_is_a_symlink_masks_nothing_with_its_target() {
 
 #[test]
 fn a_dev_null_that_is_a_symlink_is_not_attached_to_the_streams() {
-    deviates!("runc 1.1.5 is vulnerable: CVE-2026-88265");
     let b = Bundle::new();
     let guard = SafeBox::enter(&b);
     without_dev_mounts(&b);
@@ -282,13 +290,14 @@ fn a_dev_console_that_is_a_symlink_is_not_followed() {
     for target in ["inside", "outside"] {
         let b = Bundle::new();
         let guard = SafeBox::enter(&b);
-        without_dev_mounts(&b);
+        b.remove_mount("/dev").remove_mount("/dev/shm").remove_mount("/dev/mqueue");
+        b.edit(|spec| spec["root"]["readonly"] = json!(false));
         let inside = b.file("etc/target", "the image's file");
         fs::write(guard.outside.join("canary"), "outside").expect("write");
         let link = if target == "inside" { "/etc/target".into() } else { guard.outside.join("canary") };
         symlink(link, b.rootfs().join("dev/console")).expect("symlink");
         b.edit(|spec| spec["process"]["terminal"] = json!(true));
-        b.set_args(&["/bin/sh", "-c", "stat -c %F /etc/target 2>/dev/null || ls -l /etc/target; echo end"]);
+        b.set_args(&["/bin/sh", "-c", "ls -l /etc/target; echo end"]);
         let before = listing(&guard.outside);
         let console = Console::listen(&b);
         let path = console.path().to_owned();

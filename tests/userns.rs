@@ -170,7 +170,7 @@ fn a_user_namespace_without_maps_is_an_error() {
 
 #[test]
 fn maps_without_a_user_namespace_are_an_error() {
-    newer!("1.2: the check that maps come with a user namespace");
+    newer!("the check that maps come with a user namespace");
     let b = mapped();
     b.remove_namespace("user");
     let out = b.run_args(&["/bin/true"]).exits(1);

@@ -12,9 +12,9 @@ const DEVPTS_MAGIC: i64 = 0x1cd1;
 
 /// Opens a new pair and checks that it is one: the names are the image's (CVE-2025-52565).
 pub fn open(root: &RootDir, plan: &ProcessPlan) -> Result<(OwnedFd, OwnedFd)> {
-    let master = root
-        .open(Path::new("dev/ptmx"), libc::O_RDWR | libc::O_NOCTTY)
-        .map_err(|e| e.context("opening a terminal").next("mount a devpts on /dev/pts, or set process.terminal to false"))?;
+    let master = root.open(Path::new("dev/ptmx"), libc::O_RDWR | libc::O_NOCTTY).map_err(|e| {
+        e.context("opening a terminal").next("mount a devpts on /dev/pts, or set process.terminal to false")
+    })?;
     let st = path::stat(master.as_fd(), Path::new(""))?;
     if st.st_mode & libc::S_IFMT != libc::S_IFCHR || st.st_rdev != libc::makedev(5, 2) {
         return Err(Error::new("/dev/ptmx of the container is not the device 5:2"));

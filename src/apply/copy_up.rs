@@ -40,7 +40,12 @@ fn copy_dir(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> Result<()
                 path::chownat(to, name, st.st_uid, st.st_gid)?;
             }
             kind => {
-                path::mknodat(to, name, kind | (st.st_mode & 0o7777), (libc::major(st.st_rdev), libc::minor(st.st_rdev)))?;
+                path::mknodat(
+                    to,
+                    name,
+                    kind | (st.st_mode & 0o7777),
+                    (libc::major(st.st_rdev), libc::minor(st.st_rdev)),
+                )?;
                 path::chownat(to, name, st.st_uid, st.st_gid)?;
             }
         }

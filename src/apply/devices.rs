@@ -6,9 +6,9 @@ use std::path::Path;
 use super::opened::Trees;
 use super::root::RootDir;
 use crate::error::{Error, Result};
+use crate::plan::Plan;
 use crate::plan::devices::{DEFAULT, Device, LINKS, is_default};
 use crate::plan::namespaces::Kind as Ns;
-use crate::plan::Plan;
 use crate::sys::{mount, path};
 
 pub fn make(plan: &Plan, trees: &Trees, root: &RootDir) -> Result<()> {
@@ -61,9 +61,14 @@ fn node(dir: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<()> {
             let same = st.st_mode & libc::S_IFMT == device.kind
                 && (device.kind == libc::S_IFIFO || st.st_rdev == libc::makedev(device.major, device.minor));
             if !same {
-                return Err(Error::new(format!("/{} of the root file system is not the device {}:{}", device.path.display(), device.major, device.minor))
-                    .why("the image has something else in its place (CVE-2025-31133)")
-                    .next("mount a tmpfs on /dev, or remove it from the image"));
+                return Err(Error::new(format!(
+                    "/{} of the root file system is not the device {}:{}",
+                    device.path.display(),
+                    device.major,
+                    device.minor
+                ))
+                .why("the image has something else in its place (CVE-2025-31133)")
+                .next("mount a tmpfs on /dev, or remove it from the image"));
             }
         }
         other => other?,

@@ -14,20 +14,25 @@ const WORDS_LIMIT: u64 = 8192;
 
 /// Runs hooks in order; the first failure ends it.
 pub fn run(hooks: &[Hook], state: &[u8]) -> Result<()> {
-    hooks.iter().try_for_each(|hook| one(hook, state).map_err(|e| e.context(format_args!("error running {}", hook.name))))
+    hooks.iter().try_for_each(|hook| {
+        one(hook, state).map_err(|e| e.context(format_args!("error running {}", hook.name)))
+    })
 }
 
 /// Runs every hook whatever the others do, as the specification wants it after the start; returns what went wrong.
 pub fn run_all(hooks: &[Hook], state: &[u8]) -> Vec<Error> {
     hooks
         .iter()
-        .filter_map(|hook| one(hook, state).err().map(|e| e.context(format_args!("error running {}", hook.name))))
+        .filter_map(|hook| {
+            one(hook, state).err().map(|e| e.context(format_args!("error running {}", hook.name)))
+        })
         .collect()
 }
 
 fn one(hook: &Hook, state: &[u8]) -> Result<()> {
     let path = hook.path.display();
-    let failed = |e: std::io::Error| Error::call(format_args!("fork/exec {path}"), e.raw_os_error().unwrap_or(0));
+    let failed =
+        |e: std::io::Error| Error::call(format_args!("fork/exec {path}"), e.raw_os_error().unwrap_or(0));
     let mut command = Command::new(&hook.path);
     command.arg0(&hook.args[0]).args(&hook.args[1..]).env_clear().current_dir("/").process_group(0);
     for entry in &hook.env {
@@ -47,7 +52,10 @@ fn one(hook: &Hook, state: &[u8]) -> Result<()> {
             }
             Err(Error::new(format!("{path}: {status}, stdout: , stderr: {}", words.trim_end())))
         }
-        None => Err(Error::new(format!("{path}: hook ran past specified timeout of {:?}", hook.timeout.unwrap_or_default()))),
+        None => Err(Error::new(format!(
+            "{path}: hook ran past specified timeout of {:?}",
+            hook.timeout.unwrap_or_default()
+        ))),
     }
 }
 

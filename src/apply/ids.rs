@@ -73,7 +73,9 @@ pub fn namespace_with(uid: &[Range], gid: &[Range]) -> Result<OwnedFd> {
             drop(theirs);
             let made = write(child.pid, "uid_map", &map_text(uid))
                 .and_then(|()| write(child.pid, "gid_map", &map_text(gid)))
-                .and_then(|()| path::open(Path::new(&format!("/proc/{}/ns/user", child.pid)), libc::O_RDONLY));
+                .and_then(|()| {
+                    path::open(Path::new(&format!("/proc/{}/ns/user", child.pid)), libc::O_RDONLY)
+                });
             drop(ours);
             process::wait(child.pidfd.as_fd(), true)?;
             made

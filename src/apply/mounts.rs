@@ -30,11 +30,17 @@ pub fn build(plan: &Plan, trees: &mut Trees) -> Result<RootDir> {
     let elsewhere = !plan.hooks.create_container.is_empty() || plan.options.no_pivot;
     let at = if elsewhere { &plan.root.path } else { Path::new("/") };
     mount::attach_at(trees.root.as_fd(), at)?;
-    let root = RootDir::new(trees.root.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
+    let root =
+        RootDir::new(trees.root.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
     let mut dev = None;
     for (plan_mount, source) in plan.mounts.iter().zip(std::mem::take(&mut trees.sources)) {
-        let tree = one(plan, plan_mount, source, trees, &root)
-            .map_err(|e| e.context(format_args!("error mounting {:?} to rootfs at \"/{}\"", shown(plan_mount), plan_mount.destination.display())))?;
+        let tree = one(plan, plan_mount, source, trees, &root).map_err(|e| {
+            e.context(format_args!(
+                "error mounting {:?} to rootfs at \"/{}\"",
+                shown(plan_mount),
+                plan_mount.destination.display()
+            ))
+        })?;
         if plan_mount.destination == Path::new("dev") {
             dev = Some((tree, plan_mount));
         }
@@ -69,12 +75,19 @@ fn ensure_cwd(plan: &Plan, root: &RootDir) {
 }
 
 /// One mount of the list, attached; returns its root directory.
-fn one(plan: &Plan, m: &MountPlan, source: Option<OwnedFd>, trees: &mut Trees, root: &RootDir) -> Result<OwnedFd> {
+fn one(
+    plan: &Plan,
+    m: &MountPlan,
+    source: Option<OwnedFd>,
+    trees: &mut Trees,
+    root: &RootDir,
+) -> Result<OwnedFd> {
     let (tree, target) = match &m.kind {
         Kind::Bind { .. } => {
             let tree = source.ok_or_else(|| Error::new("the source of the bind mount was not opened"))?;
             let is_dir = path::stat(tree.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
-            let target = if is_dir { root.make_dir(&m.destination)? } else { root.make_file(&m.destination)? };
+            let target =
+                if is_dir { root.make_dir(&m.destination)? } else { root.make_file(&m.destination)? };
             set_bind_attributes(&tree, m)?;
             (tree, target)
         }
@@ -88,7 +101,8 @@ fn one(plan: &Plan, m: &MountPlan, source: Option<OwnedFd>, trees: &mut Trees, r
         }
     };
     // Whatever the names said: only a procfs, or a file meant to be covered, may lie on a procfs.
-    let is_proc_itself = matches!(&m.kind, Kind::New { fstype, .. } if fstype == "proc") || m.destination == Path::new("proc");
+    let is_proc_itself =
+        matches!(&m.kind, Kind::New { fstype, .. } if fstype == "proc") || m.destination == Path::new("proc");
     if !allowed_in_proc(&m.destination) && !is_proc_itself && path::fs_magic(target.as_fd())? == PROC_MAGIC {
         return Err(Error::new(format!("\"/{}\" leads into /proc", m.destination.display()))
             .why("a symbolic link of the image redirects the mount"));
@@ -100,7 +114,11 @@ fn one(plan: &Plan, m: &MountPlan, source: Option<OwnedFd>, trees: &mut Trees, r
     if m.copy_up {
         copy_up::copy(target.as_fd(), tree.as_fd())?;
         if m.set & mount::MOUNT_ATTR_RDONLY != 0 {
-            mount::set_attributes(tree.as_fd(), SetAttr { set: mount::MOUNT_ATTR_RDONLY, ..SetAttr::default() }, false)?;
+            mount::set_attributes(
+                tree.as_fd(),
+                SetAttr { set: mount::MOUNT_ATTR_RDONLY, ..SetAttr::default() },
+                false,
+            )?;
         }
     }
     mount::attach(tree.as_fd(), target.as_fd())?;
@@ -125,14 +143,22 @@ fn target_of(fstype: &str, m: &MountPlan, root: &RootDir) -> Result<OwnedFd> {
     }
     .map_err(|e| match e.errno() {
         libc::ELOOP | libc::ENOTDIR => {
-            Error::new(format!("filesystem {fstype:?} must be mounted on ordinary directory"))
-                .why(format!("\"/{}\" of the root file system is or goes through a symbolic link", m.destination.display()))
+            Error::new(format!("filesystem {fstype:?} must be mounted on ordinary directory")).why(format!(
+                "\"/{}\" of the root file system is or goes through a symbolic link",
+                m.destination.display()
+            ))
         }
         _ => e,
     })
 }
 
-fn new(fstype: &str, source: &str, data: &[(String, String)], m: &MountPlan, target: &OwnedFd) -> Result<OwnedFd> {
+fn new(
+    fstype: &str,
+    source: &str,
+    data: &[(String, String)],
+    m: &MountPlan,
+    target: &OwnedFd,
+) -> Result<OwnedFd> {
     let context = mount::fsopen(fstype)?;
     if !source.is_empty() {
         context.set("source", source)?;

@@ -64,14 +64,20 @@ fn clone_flags(namespaces: &Namespaces) -> u64 {
 }
 
 /// Clones the container's first process. `cgroup` is where it is born.
-pub fn clone(namespaces: &Namespaces, joined: &Joined, cgroup: Option<&OwnedFd>, rootless: bool) -> Result<Side> {
+pub fn clone(
+    namespaces: &Namespaces,
+    joined: &Joined,
+    cgroup: Option<&OwnedFd>,
+    rootless: bool,
+) -> Result<Side> {
     if let Some(userns) = joined.user() {
         return clone_through_user_namespace(namespaces, joined, userns, cgroup);
     }
     let mut home = Vec::new();
     for (kind, fd) in joined.others() {
         home.push((*kind, own(*kind)?));
-        setns(fd.as_fd(), kind.flag()).map_err(|e| e.context(format_args!("joining the {kind} namespace")))?;
+        setns(fd.as_fd(), kind.flag())
+            .map_err(|e| e.context(format_args!("joining the {kind} namespace")))?;
     }
     if namespaces.makes(Kind::Time) && !rootless {
         home.push((Kind::Time, own(Kind::Time)?));
@@ -99,7 +105,8 @@ pub fn make_time_namespace(namespaces: &Namespaces) -> Result<()> {
     if namespaces.time_offsets.is_empty() {
         return Ok(());
     }
-    let lines: String = namespaces.time_offsets.iter().map(|(clock, s, ns)| format!("{clock} {s} {ns}\n")).collect();
+    let lines: String =
+        namespaces.time_offsets.iter().map(|(clock, s, ns)| format!("{clock} {s} {ns}\n")).collect();
     Proc::open()?.write(Path::new("self/timens_offsets"), &lines).map_err(|e| e.context("/linux/timeOffsets"))
 }
 
@@ -139,9 +146,10 @@ fn clone_through_user_namespace(
     let heard = socket::receive(ours.as_fd(), 32 * 1024);
     process::wait(messenger.pidfd.as_fd(), true)?;
     match heard? {
-        (bytes, Some(pidfd)) if bytes.len() == 4 => {
-            Ok(Side::Parent(Child { pid: i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), pidfd }))
-        }
+        (bytes, Some(pidfd)) if bytes.len() == 4 => Ok(Side::Parent(Child {
+            pid: i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+            pidfd,
+        })),
         (bytes, _) if bytes.len() > 5 => Err(Error::decode(&bytes[5..])),
         _ => Err(Error::new("the process that joined the user namespace died")),
     }

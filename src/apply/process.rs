@@ -22,7 +22,8 @@ pub struct Filter<'a> {
 /// Priorities, keyring, and the program of `plan`, found inside.
 pub fn prepare(plan: &ProcessPlan, keyring: Option<&str>) -> Result<Program> {
     if let Some(id) = keyring {
-        let name = CString::new(format!("_ses.{id}")).map_err(|_| Error::new("a NUL byte in the container ID"))?;
+        let name =
+            CString::new(format!("_ses.{id}")).map_err(|_| Error::new("a NUL byte in the container ID"))?;
         process::join_session_keyring(&name)?;
     }
     if let Some((class, data)) = plan.io_priority {
@@ -69,7 +70,8 @@ pub fn label(plan: &ProcessPlan) -> Result<()> {
     }
     if let Some(label) = &plan.selinux {
         Proc::open()?.write(Path::new("thread-self/attr/exec"), label).map_err(|e| {
-            e.context(format_args!("/process/selinuxLabel {label:?}")).why("SELinux is not enabled on this host")
+            e.context(format_args!("/process/selinuxLabel {label:?}"))
+                .why("SELinux is not enabled on this host")
         })?;
     }
     Ok(())
@@ -77,7 +79,12 @@ pub fn label(plan: &ProcessPlan) -> Result<()> {
 
 /// From here on nothing is given back. Each step needs a privilege that a later one takes away; a failure ends the
 /// process. Returns only the reason why it did not become the program.
-pub fn become_program(plan: &ProcessPlan, program: &Program, filter: Option<&Filter<'_>>, keep_fds: u32) -> Error {
+pub fn become_program(
+    plan: &ProcessPlan,
+    program: &Program,
+    filter: Option<&Filter<'_>>,
+    keep_fds: u32,
+) -> Error {
     match confine(plan, filter, keep_fds) {
         Ok(()) => {
             let error = program.exec();
@@ -143,10 +150,13 @@ fn load(filter: Option<&Filter<'_>>) -> Result<()> {
 
 /// Enters the working directory as the program's user, and makes sure that it lies inside (CVE-2024-21626).
 fn enter(cwd: &Path) -> Result<()> {
-    path::chdir(cwd).map_err(|e| e.context(format_args!("chdir to cwd ({cwd:?}) set in config.json failed")))?;
+    path::chdir(cwd)
+        .map_err(|e| e.context(format_args!("chdir to cwd ({cwd:?}) set in config.json failed")))?;
     if path::getcwd()?.first() != Some(&b'/') {
-        return Err(Error::new(format!("current working directory {cwd:?} is outside of container mount namespace root"))
-            .why("a leaked descriptor of the host was used as a path"));
+        return Err(Error::new(format!(
+            "current working directory {cwd:?} is outside of container mount namespace root"
+        ))
+        .why("a leaked descriptor of the host was used as a path"));
     }
     Ok(())
 }

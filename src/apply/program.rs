@@ -29,8 +29,10 @@ pub fn find(plan: &ProcessPlan) -> Result<Program> {
         env.push(format!("HOME={}", home(plan.uid)));
     }
     let path = locate(&plan.args[0], &env)?;
-    let text = |s: &str| CString::new(s).map_err(|_| Error::new(format!("/process/args: {s:?} holds a NUL byte")));
-    let file = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::new("/process/args/0 holds a NUL byte"))?;
+    let text =
+        |s: &str| CString::new(s).map_err(|_| Error::new(format!("/process/args: {s:?} holds a NUL byte")));
+    let file = CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::new("/process/args/0 holds a NUL byte"))?;
     Ok(Program {
         path,
         file,
@@ -102,7 +104,8 @@ fn home(uid: u32) -> String {
         .lines()
         .filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
-            (fields.len() >= 7 && fields[2].parse() == Ok(uid) && !fields[5].is_empty()).then(|| fields[5].to_owned())
+            (fields.len() >= 7 && fields[2].parse() == Ok(uid) && !fields[5].is_empty())
+                .then(|| fields[5].to_owned())
         })
         .next()
         .unwrap_or_else(|| "/".to_owned())

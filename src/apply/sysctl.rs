@@ -20,7 +20,8 @@ impl Proc {
     pub fn write(&self, file: &Path, value: &str) -> Result<()> {
         const NO_WAY_OUT: u64 = path::RESOLVE_BENEATH | path::RESOLVE_NO_XDEV | path::RESOLVE_NO_MAGICLINKS;
         let file_fd = path::openat2(self.0.as_fd(), file, libc::O_WRONLY, 0, NO_WAY_OUT)?;
-        fd::write_all(file_fd.as_fd(), value.as_bytes()).map_err(|e| e.context(format_args!("/proc/{}", file.display())))
+        fd::write_all(file_fd.as_fd(), value.as_bytes())
+            .map_err(|e| e.context(format_args!("/proc/{}", file.display())))
     }
 }
 

@@ -85,7 +85,9 @@ fn place(mount: &Path, path: &Path) -> Result<Place> {
 pub fn make(plan: &CgroupPlan) -> Result<Option<Cgroup>> {
     let dir = match make_leaf(&plan.mount, &plan.path, true) {
         Ok(dir) => dir,
-        Err(e) if plan.optional && matches!(e.errno(), libc::EACCES | libc::EPERM | libc::EROFS) => return Ok(None),
+        Err(e) if plan.optional && matches!(e.errno(), libc::EACCES | libc::EPERM | libc::EROFS) => {
+            return Ok(None);
+        }
         Err(e) => return Err(e),
     };
     for write in &plan.writes {
@@ -159,7 +161,9 @@ fn refuse_inhabited(dir: BorrowedFd<'_>) -> Result<()> {
             .next("give the container a cgroupsPath of its own"));
     }
     if frozen(dir).unwrap_or(false) {
-        return Err(Error::new("container's cgroup unexpectedly frozen").next("thaw it: echo 0 > cgroup.freeze"));
+        return Err(
+            Error::new("container's cgroup unexpectedly frozen").next("thaw it: echo 0 > cgroup.freeze")
+        );
     }
     Ok(())
 }
@@ -342,9 +346,20 @@ fn wait_event(dir: BorrowedFd<'_>, key: &str, want: bool) -> Result<()> {
 /// Removes what [`make`] made: sub-cgroups bottom up, the leaf, and the parents that did not exist before.
 pub fn remove(traces: &Traces) -> Result<()> {
     for place in traces.places.iter().rev() {
-        remove_place(place).map_err(|e| e.context(format_args!("removing cgroup {}", place.path.display())))?;
+        remove_place(place)
+            .map_err(|e| e.context(format_args!("removing cgroup {}", place.path.display())))?;
     }
     Ok(())
+}
+
+/// The same, unless a process or a sub-cgroup is left in the first place: then nothing is removed there.
+pub fn remove_if_empty(traces: &Traces) -> Result<bool> {
+    let Some(place) = traces.places.first() else { return Ok(true) };
+    match rmdir(hierarchy(&place.mount)?.as_fd(), &place.path) {
+        Ok(()) => remove(traces).map(|()| true),
+        Err(e) if e.errno() == libc::EBUSY || e.errno() == libc::ENOTEMPTY => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 fn remove_place(place: &Place) -> Result<()> {
@@ -412,5 +427,6 @@ fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String> {
 
 fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<()> {
     let fd = sys::path::openat(dir, Path::new(file), libc::O_WRONLY, 0)?;
-    sys::fd::write_all(fd.as_fd(), value.as_bytes()).map_err(|e| e.context(format_args!("{file} = {value:?}")))
+    sys::fd::write_all(fd.as_fd(), value.as_bytes())
+        .map_err(|e| e.context(format_args!("{file} = {value:?}")))
 }

@@ -78,7 +78,7 @@ fn plan(
 ) -> Result<ExecPlan> {
     let own = spec.process().as_ref().ok_or_else(|| Error::new("the container's config has no process"))?;
     let process = change(own)?;
-    let host = Host::look(spec)?;
+    let host = Host { capabilities: crate::host::grantable(&process), ..Host::look(spec)? };
     let mut ids = IdMaps::default();
     let mut seccomp = None;
     if let Some(linux) = spec.linux() {
@@ -138,12 +138,19 @@ fn clone(
 
 /// The cgroup that the container's first process is in now, from /proc/PID/cgroup.
 fn init_cgroup(container: &Container) -> Result<OwnedFd> {
-    let place = container.record.cgroup.places.first().ok_or_else(|| Error::new("the container has no cgroup"))?;
+    let place =
+        container.record.cgroup.places.first().ok_or_else(|| Error::new("the container has no cgroup"))?;
     let text = crate::host::read(format!("/proc/{}/cgroup", container.record.pid))?;
     let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
     let mount = path::open(&place.mount, libc::O_PATH | libc::O_DIRECTORY)?;
     let resolve = path::RESOLVE_BENEATH | path::RESOLVE_NO_SYMLINKS;
-    path::openat2(mount.as_fd(), &crate::plan::lexical(Path::new(own)), libc::O_PATH | libc::O_DIRECTORY, 0, resolve)
+    path::openat2(
+        mount.as_fd(),
+        &crate::plan::lexical(Path::new(own)),
+        libc::O_PATH | libc::O_DIRECTORY,
+        0,
+        resolve,
+    )
 }
 
 /// The child's side: never returns.
@@ -210,13 +217,16 @@ fn attend(
                 Some(path) => send_console(path, master.as_fd())?,
                 None => console = Some(master),
             },
-            Heard::Word(word, ..) => return Err(Error::new(format!("unexpected word {word:?} from the process"))),
+            Heard::Word(word, ..) => {
+                return Err(Error::new(format!("unexpected word {word:?} from the process")));
+            }
             Heard::Silence => return Err(Error::new("the process died before it could become its program")),
         }
     }
     process_limits(&plan.process, child)?;
     hand_out(handles, child)?;
-    let metadata = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref()).map_or("", |l| l.metadata.as_str());
+    let metadata =
+        plan.seccomp.as_ref().and_then(|s| s.listener.as_ref()).map_or("", |l| l.metadata.as_str());
     let message = if agent {
         status::agent_message(&container.record, child.pid, Status::Running, metadata)?
     } else {

@@ -76,7 +76,9 @@ const STDOUT: i32 = 1;
 
 impl<'a> Terminal<'a> {
     fn new(console: &'a OwnedFd) -> Self {
-        let raw = fd::inherited(STDIN).and_then(|stdin| stdin.try_clone_to_owned().ok()).and_then(tty::RawMode::enter);
+        let raw = fd::inherited(STDIN)
+            .and_then(|stdin| stdin.try_clone_to_owned().ok())
+            .and_then(tty::RawMode::enter);
         let terminal = Self { console, input_open: std::cell::Cell::new(true), _raw: raw };
         terminal.resize();
         terminal

@@ -65,7 +65,14 @@ pub fn run(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles: &H
     Ok(made)
 }
 
-fn make(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles: &Handles, start: bool) -> Result<Made> {
+fn make(
+    root: &Root,
+    id: &Id,
+    bundle: &Bundle,
+    options: &Options,
+    handles: &Handles,
+    start: bool,
+) -> Result<Made> {
     let plan = Plan::new(id.as_str(), bundle, options, &Host::look(&bundle.spec)?)?;
     opened::check_root(&plan)?;
     crate::cli::log::debug(&format!("container {} is planned from {}", plan.id, plan.bundle.display()));
@@ -93,7 +100,9 @@ fn make(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles: &Hand
     if start {
         match sync.hear()? {
             Heard::Silence => {}
-            Heard::Word(word, ..) => return Err(Error::new(format!("unexpected word {word:?} after the start"))),
+            Heard::Word(word, ..) => {
+                return Err(Error::new(format!("unexpected word {word:?} after the start")));
+            }
         }
     }
     let record = undo.keep();
@@ -117,6 +126,7 @@ fn intent(plan: &Plan) -> Result<Record> {
         cgroup: plan.cgroup.as_ref().map(cgroup::traces).transpose()?.unwrap_or_default(),
         namespaces: plan.namespaces.flags(),
         hooks_begun: false,
+        has_poststop: !plan.hooks.poststop.is_empty(),
         no_new_keyring: plan.options.no_new_keyring,
         annotations: plan.annotations.clone(),
     })
@@ -227,7 +237,9 @@ fn attend(plan: &Plan, sync: &Sync, undo: &mut Undo<'_>, handles: &Handles) -> R
                 apply::hooks::run(&plan.hooks.create_runtime, &state)?;
                 sync.say(Word::Pivot)?;
             }
-            Heard::Word(word, ..) => return Err(Error::new(format!("unexpected word {word:?} from the container"))),
+            Heard::Word(word, ..) => {
+                return Err(Error::new(format!("unexpected word {word:?} from the container")));
+            }
             Heard::Silence => return Err(undo.obituary()),
         }
     }
@@ -246,12 +258,15 @@ pub fn limits(plan: &Plan, child: &Child) -> Result<()> {
 
 pub fn process_limits(plan: &crate::plan::ProcessPlan, child: &Child) -> Result<()> {
     for limit in &plan.rlimits {
-        process::set_rlimit(child.pid, limit.resource, limit.soft, limit.hard).map_err(|e| match e.errno() {
-            libc::EPERM => e
-                .context("/process/rlimits")
-                .why("raising a hard limit needs CAP_SYS_RESOURCE")
-                .next("run with that capability, or ask for no more than the limits you have (ulimit -aH)"),
-            _ => e.context("/process/rlimits"),
+        process::set_rlimit(child.pid, limit.resource, limit.soft, limit.hard).map_err(|e| {
+            match e.errno() {
+                libc::EPERM => {
+                    e.context("/process/rlimits").why("raising a hard limit needs CAP_SYS_RESOURCE").next(
+                        "run with that capability, or ask for no more than the limits you have (ulimit -aH)",
+                    )
+                }
+                _ => e.context("/process/rlimits"),
+            }
         })?;
     }
     if let Some(score) = plan.oom_score_adj {
@@ -381,10 +396,13 @@ pub fn delete(root: Option<&Root>, id: &Id, force: bool) -> Result<()> {
     let container = Container { entry, record };
     match container.status()? {
         Status::Stopped | Status::Created => {}
-        _ if force || container.record.phase == Phase::Deleting => {}
+        _ if force => {}
         status => {
-            return Err(Error::new(format!("cannot delete container {} that is not stopped: {status}", id.as_str()))
-                .next("stop it first, or use delete --force"));
+            return Err(Error::new(format!(
+                "cannot delete container {} that is not stopped: {status}",
+                id.as_str()
+            ))
+            .next("stop it first, or use delete --force"));
         }
     }
     undo::undo(&container)
@@ -394,8 +412,11 @@ pub fn delete(root: Option<&Root>, id: &Id, force: bool) -> Result<()> {
 pub fn check_preserved(n: u32) -> Result<()> {
     for number in 3..3 + i32::try_from(n).map_err(|_| Error::new("--preserve-fds: too many"))? {
         if fd::inherited(number).is_none() {
-            return Err(Error::new(format!("please check that preserved-fd {} (of {n}) is present", number - 3))
-                .next("open the descriptors 3 and up, or lower --preserve-fds"));
+            return Err(Error::new(format!(
+                "please check that preserved-fd {} (of {n}) is present",
+                number - 3
+            ))
+            .next("open the descriptors 3 and up, or lower --preserve-fds"));
         }
     }
     Ok(())

@@ -35,8 +35,10 @@ impl Id {
         if ok {
             Ok(Self(id.to_owned()))
         } else {
-            Err(Error::new("invalid container ID format")
-                .why(format!("{:?} is not 1 to 255 of A-Z a-z 0-9 _ + - .", id.chars().take(300).collect::<String>())))
+            Err(Error::new("invalid container ID format").why(format!(
+                "{:?} is not 1 to 255 of A-Z a-z 0-9 _ + - .",
+                id.chars().take(300).collect::<String>()
+            )))
         }
     }
 
@@ -52,8 +54,6 @@ pub enum Phase {
     /// An intent: something may have been made, nothing is promised.
     Creating,
     Created,
-    /// `delete` has begun; it can only be finished.
-    Deleting,
 }
 
 /// Facts about a container.
@@ -78,6 +78,7 @@ pub struct Record {
     pub namespaces: i32,
     /// Hooks before the start have begun: poststop hooks are owed.
     pub hooks_begun: bool,
+    pub has_poststop: bool,
     pub no_new_keyring: bool,
     pub annotations: Vec<(String, String)>,
 }
@@ -92,12 +93,13 @@ pub struct Root {
 impl Root {
     /// Opens the state root, making it (0700) when `make`.
     pub fn open(path: &Path, make: bool) -> Result<Self> {
-        if make {
-            make_private(path)?;
-        }
         match sys::path::open(path, libc::O_RDONLY | libc::O_DIRECTORY) {
             Ok(dir) => Ok(Self { dir, path: path.to_owned() }),
-            Err(e) if e.errno() == libc::ENOENT && !make => Err(missing()),
+            Err(e) if e.errno() == libc::ENOENT && make => {
+                make_private(path)?;
+                Self::open(path, false)
+            }
+            Err(e) if e.errno() == libc::ENOENT => Err(missing()),
             Err(e) => Err(e.context("state root")),
         }
     }
@@ -128,7 +130,8 @@ impl Root {
                 return Ok(Entry { dir, root: self.dir.try_clone().map_err(io("dup"))?, id: id.clone() });
             }
         }
-        Err(Error::new("container with given ID already exists").why("another process is making or deleting it"))
+        Err(Error::new("container with given ID already exists")
+            .why("another process is making or deleting it"))
     }
 
     /// Removes the directory of a create that died before its intent: nothing outside was touched. `false`: it is in use.
@@ -227,13 +230,16 @@ impl Entry {
             Ok(record) => Ok(Some(record)),
             // Only the very first write can be torn: every later one is a rename.
             Err(_) if !bytes.ends_with(b"\n") => Ok(None),
-            Err(e) => Err(Error::new(format!("the record of container {} is damaged: {e}", self.id.as_str()))),
+            Err(e) => {
+                Err(Error::new(format!("the record of container {} is damaged: {e}", self.id.as_str())))
+            }
         }
     }
 
     /// Writes the intent, the first record, or replaces it whole. The state root is a tmpfs as a rule, so no fsync.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let mut bytes = serde_json::to_vec(record).map_err(|e| Error::new(format!("writing the record: {e}")))?;
+        let mut bytes =
+            serde_json::to_vec(record).map_err(|e| Error::new(format!("writing the record: {e}")))?;
         bytes.push(b'\n');
         match record.phase {
             Phase::Creating if record.pid == 0 && !record.hooks_begun => self.put(STATE, &bytes),
@@ -254,7 +260,8 @@ impl Entry {
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let file = sys::path::openat(self.dir.as_fd(), Path::new(name), libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
+        let file =
+            sys::path::openat(self.dir.as_fd(), Path::new(name), libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
         sys::fd::read_to_end(file.as_fd(), RECORD_LIMIT)
     }
 

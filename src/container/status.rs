@@ -46,7 +46,10 @@ impl Container {
         let entry = root.entry(id)?;
         match entry.record()? {
             Some(record) => Ok(Self { entry, record }),
-            None => Err(Error::new("container does not exist").why("it is being created, or its creation was killed")),
+            None => {
+                Err(Error::new("container does not exist")
+                    .why("it is being created, or its creation was killed"))
+            }
         }
     }
 
@@ -62,7 +65,9 @@ impl Container {
         };
         // Looked at after the descriptor was opened: the number cannot have changed its owner in between unnoticed.
         match record::process_stat(self.record.pid) {
-            Some((state, start)) if start == self.record.start_time && state != 'Z' && state != 'X' => Ok(Some(pidfd)),
+            Some((state, start)) if start == self.record.start_time && state != 'Z' && state != 'X' => {
+                Ok(Some(pidfd))
+            }
             _ => Ok(None),
         }
     }

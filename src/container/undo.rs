@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::record::{self, Entry, Phase, Record};
+use super::record::{self, Entry, Record};
 use super::status::{self, Container, Status};
 use crate::apply;
 use crate::cgroup;
@@ -31,7 +31,8 @@ impl<'a> Undo<'a> {
 
     /// Remembers the process.
     pub fn child(&mut self, child: &Child) -> Result<()> {
-        self.pidfd = Some(child.pidfd.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
+        self.pidfd =
+            Some(child.pidfd.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
         let start = record::process_stat(child.pid).map(|(_, start)| start);
         self.record.pid = child.pid;
         self.record.start_time = start.unwrap_or(0);
@@ -53,7 +54,9 @@ impl<'a> Undo<'a> {
                     .next("raise /linux/resources/memory/limit")
             }
             Some(Exit::Signal(signal)) => Error::new(format!("container init was killed by signal {signal}")),
-            Some(Exit::Code(code)) => Error::new(format!("container init ended with {code} and said nothing")),
+            Some(Exit::Code(code)) => {
+                Error::new(format!("container init ended with {code} and said nothing"))
+            }
             None => Error::new("container init is gone"),
         }
     }
@@ -120,37 +123,51 @@ pub fn lock_for_delete(entry: &Entry, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// Removes everything that the record names; every step may find its work done already.
+/// Removes everything that the record names; every step may find its work done already. A SIGKILL in between leaves a
+/// stopped container, for which this begins again.
 pub fn undo(container: &Container) -> Result<()> {
-    let mut record = container.record.clone();
-    if record.phase != Phase::Deleting {
-        record.phase = Phase::Deleting;
-        container.entry.write(&record)?;
+    if let Some(pidfd) = container.process()? {
+        end_process(container, &pidfd)?;
     }
-    end_processes(container)?;
-    cgroup::remove(&record.cgroup)?;
+    // Processes that outlive the first one, where the container has no PID namespace, keep the cgroup busy.
+    if !cgroup::remove_if_empty(&container.record.cgroup)? {
+        cgroup::kill(&container.record.cgroup)?;
+        cgroup::remove(&container.record.cgroup)?;
+    }
     run_poststop(container);
     container.entry.erase()
 }
 
-fn end_processes(container: &Container) -> Result<()> {
-    if let Some(pidfd) = container.process()? {
-        match process::pidfd_kill(pidfd.as_fd(), libc::SIGKILL) {
-            Err(e) if e.errno() != libc::ESRCH => return Err(e),
-            _ => {}
-        }
-        cgroup::kill(&container.record.cgroup)?;
-        if !crate::sys::fd::poll(&[(pidfd.as_fd(), libc::POLLIN)], KILL_PATIENCE.as_millis() as i32)?[0] {
-            return Err(Error::new(format!("process {} of the container does not die", container.record.pid))
-                .why("it hangs inside the kernel")
-                .next("look at /proc/PID/stack; run delete again later"));
-        }
+fn end_process(container: &Container, pidfd: &OwnedFd) -> Result<()> {
+    match process::pidfd_kill(pidfd.as_fd(), libc::SIGKILL) {
+        Err(e) if e.errno() != libc::ESRCH => return Err(e),
+        _ => {}
     }
-    // Processes that outlive the first one, where the container has no PID namespace.
-    cgroup::kill(&container.record.cgroup)
+    cgroup::kill(&container.record.cgroup)?;
+    if !crate::sys::fd::poll(&[(pidfd.as_fd(), libc::POLLIN)], KILL_PATIENCE.as_millis() as i32)?[0] {
+        return Err(Error::new(format!("process {} of the container does not die", container.record.pid))
+            .why("it hangs inside the kernel")
+            .next("look at /proc/PID/stack; run delete again later"));
+    }
+    Ok(())
 }
 
+/// What is left of a container whose process its maker has reaped: `run` in the foreground ends with it.
+pub fn finish(container: &mut Container) -> Result<()> {
+    lock_for_delete(&container.entry, true)?;
+    // Somebody else may have deleted it meanwhile.
+    if container.entry.record()?.is_none() {
+        return Ok(());
+    }
+    container.record.pid = 0;
+    undo(container)
+}
+
+/// The hooks stand in the config as it was at create; that there are none, the record knows.
 fn run_poststop(container: &Container) {
+    if !container.record.has_poststop {
+        return;
+    }
     let Ok(raw) = container.entry.config() else { return };
     let Ok((spec, _)) = crate::bundle::parse::<oci_spec::runtime::Spec>(&raw) else { return };
     if let Ok(hooks) = Hooks::new(spec.hooks().as_ref()) {

@@ -52,8 +52,10 @@ impl CgroupPlan {
     pub fn new(id: &str, linux: &Linux, options: &Options, host: &Host) -> Result<Option<Self>> {
         if options.systemd_cgroup {
             if !host.systemd {
-                return Err(Error::new("--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager")
-                    .next("leave the flag out"));
+                return Err(Error::new(
+                    "--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager",
+                )
+                .next("leave the flag out"));
             }
             return Err(Error::new("--systemd-cgroup: the systemd cgroup driver is not supported by this version")
                 .next("leave the flag out; the engine's setting is usually called cgroup driver or manager: cgroupfs"));
@@ -74,7 +76,8 @@ impl CgroupPlan {
         let device_program =
             (!host.rootless && !devices::allows_everything(&devices)).then(|| devices::program(&devices));
         let optional = host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
-        let mut plan = Self { mount, path, writes: Vec::new(), v1: Vec::new(), devices, device_program, optional };
+        let mut plan =
+            Self { mount, path, writes: Vec::new(), v1: Vec::new(), devices, device_program, optional };
         for limit in limits {
             plan.place(limit, host)?;
         }
@@ -163,7 +166,12 @@ struct Limit {
     v1: Option<Write>,
 }
 
-fn limit(at: &'static str, controller: &str, v2: Option<(&str, String)>, v1: Option<(&str, String)>) -> Limit {
+fn limit(
+    at: &'static str,
+    controller: &str,
+    v2: Option<(&str, String)>,
+    v1: Option<(&str, String)>,
+) -> Limit {
     let write = |(file, value): (&str, String)| Write {
         file: file.to_owned(),
         value,
@@ -189,7 +197,12 @@ fn limits(r: &LinuxResources) -> Result<Vec<Limit>> {
             n if n < 0 => "max".to_owned(),
             n => n.to_string(),
         };
-        all.push(limit("/linux/resources/pids/limit", "pids", Some(("pids.max", value.clone())), Some(("pids.max", value))));
+        all.push(limit(
+            "/linux/resources/pids/limit",
+            "pids",
+            Some(("pids.max", value.clone())),
+            Some(("pids.max", value)),
+        ));
     }
     if let Some(b) = r.block_io() {
         block_io(b, &mut all);
@@ -206,7 +219,12 @@ fn limits(r: &LinuxResources) -> Result<Vec<Limit>> {
         if let Some(n) = rdma.hca_objects() {
             value += &format!(" hca_object={n}");
         }
-        all.push(limit("/linux/resources/rdma", "rdma", Some(("rdma.max", value.clone())), Some(("rdma.max", value))));
+        all.push(limit(
+            "/linux/resources/rdma",
+            "rdma",
+            Some(("rdma.max", value.clone())),
+            Some(("rdma.max", value)),
+        ));
     }
     unified(r, &mut all)?;
     Ok(all)
@@ -227,7 +245,9 @@ fn memory(m: &LinuxMemory, all: &mut Vec<Limit>) -> Result<()> {
     let swap_alone = match (memory, swap) {
         (-1, 0) | (_, -1) => Some("max".to_owned()),
         (_, 0) => None,
-        (0 | -1, _) => return Err(Error::new(format!("{at}: unable to set swap limit without memory limit"))),
+        (0 | -1, _) => {
+            return Err(Error::new(format!("{at}: unable to set swap limit without memory limit")));
+        }
         (memory, swap) if swap < memory => {
             return Err(Error::new(format!("{at}: memory+swap limit should be >= memory limit")));
         }
@@ -269,7 +289,9 @@ fn memory(m: &LinuxMemory, all: &mut Vec<Limit>) -> Result<()> {
     }
     if let Some(n) = m.swappiness() {
         if n > 100 {
-            return Err(Error::new(format!("/linux/resources/memory/swappiness: {n} is not between 0 and 100")));
+            return Err(Error::new(format!(
+                "/linux/resources/memory/swappiness: {n} is not between 0 and 100"
+            )));
         }
         let v1 = Some(("memory.swappiness", n.to_string()));
         all.push(limit("/linux/resources/memory/swappiness", "memory", None, v1));
@@ -307,7 +329,12 @@ fn cpu(c: &LinuxCpu, all: &mut Vec<Limit>) {
     }
     if let Some(burst) = c.burst() {
         let v2 = Some(("cpu.max.burst", burst.to_string()));
-        all.push(limit("/linux/resources/cpu/burst", "cpu", v2, Some(("cpu.cfs_burst_us", burst.to_string()))));
+        all.push(limit(
+            "/linux/resources/cpu/burst",
+            "cpu",
+            v2,
+            Some(("cpu.cfs_burst_us", burst.to_string())),
+        ));
     }
     if let Some(n) = c.realtime_period().filter(|n| *n != 0) {
         let v1 = Some(("cpu.rt_period_us", n.to_string()));
@@ -343,13 +370,15 @@ fn weight(shares: u64) -> u64 {
 fn block_io(b: &LinuxBlockIo, all: &mut Vec<Limit>) {
     if let Some(w) = b.weight().filter(|w| *w != 0) {
         let at = "/linux/resources/blockIO/weight";
-        let mut l = limit(at, "io", Some(("io.bfq.weight", w.to_string())), Some(("blkio.weight", w.to_string())));
+        let mut l =
+            limit(at, "io", Some(("io.bfq.weight", w.to_string())), Some(("blkio.weight", w.to_string())));
         // BFQ takes the value as it is; io.weight has another scale, [10, 1000] on [1, 10000].
         let scaled = 1 + (u64::from(w).saturating_sub(10)) * 9999 / 990;
         l.v2.iter_mut().for_each(|write| {
             write.otherwise = Some(("io.weight".to_owned(), scaled.to_string()));
         });
-        l.v1.iter_mut().for_each(|write| write.otherwise = Some(("blkio.bfq.weight".to_owned(), w.to_string())));
+        l.v1.iter_mut()
+            .for_each(|write| write.otherwise = Some(("blkio.bfq.weight".to_owned(), w.to_string())));
         all.push(l);
     }
     if let Some(w) = b.leaf_weight().filter(|w| *w != 0) {
@@ -360,7 +389,12 @@ fn block_io(b: &LinuxBlockIo, all: &mut Vec<Limit>) {
         if let Some(w) = d.weight().filter(|w| *w != 0) {
             let value = format!("{}:{} {w}", d.major(), d.minor());
             let at = "/linux/resources/blockIO/weightDevice";
-            all.push(limit(at, "io", Some(("io.bfq.weight", value.clone())), Some(("blkio.weight_device", value))));
+            all.push(limit(
+                at,
+                "io",
+                Some(("io.bfq.weight", value.clone())),
+                Some(("blkio.weight_device", value)),
+            ));
         }
     }
     let mut throttle = |list: &Option<Vec<LinuxThrottleDevice>>, at, key: &str, v1: &str| {
@@ -422,10 +456,14 @@ fn unified(r: &LinuxResources, all: &mut Vec<Limit>) -> Result<()> {
     entries.sort();
     for (file, value) in entries {
         if file.contains('/') {
-            return Err(Error::new(format!("{at}: unified resource {file:?} must be a file name (no slashes)")));
+            return Err(Error::new(format!(
+                "{at}: unified resource {file:?} must be a file name (no slashes)"
+            )));
         }
         let Some((controller, _)) = file.split_once('.') else {
-            return Err(Error::new(format!("{at}: unified resource {file:?} must be in the form CONTROLLER.PARAMETER")));
+            return Err(Error::new(format!(
+                "{at}: unified resource {file:?} must be in the form CONTROLLER.PARAMETER"
+            )));
         };
         let controller = if controller == "cgroup" { "" } else { controller };
         all.push(limit(at, controller, Some((file, value.clone())), None));

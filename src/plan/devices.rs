@@ -26,8 +26,12 @@ pub const DEFAULT: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// The links in /dev (config.md, runtime-linux.md#dev-symbolic-links).
-pub const LINKS: [(&str, &str); 4] =
-    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+pub const LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
 
 pub fn plan(devices: &[LinuxDevice]) -> Result<Vec<Device>> {
     devices
@@ -45,7 +49,9 @@ pub fn plan(devices: &[LinuxDevice]) -> Result<Vec<Device>> {
                 LinuxDeviceType::C | LinuxDeviceType::U => libc::S_IFCHR,
                 LinuxDeviceType::B => libc::S_IFBLK,
                 LinuxDeviceType::P => libc::S_IFIFO,
-                LinuxDeviceType::A => return Err(Error::new(format!("{at}/type: \"a\" is no kind of device node"))),
+                LinuxDeviceType::A => {
+                    return Err(Error::new(format!("{at}/type: \"a\" is no kind of device node")));
+                }
             };
             let fifo = kind == libc::S_IFIFO;
             Ok(Device {
@@ -117,7 +123,13 @@ pub fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
         if kind.is_none() {
             rules.push(Rule { allow: rule.allow(), kind, major: None, minor: None, access: ALL });
         } else {
-            rules.push(Rule { allow: rule.allow(), kind, major, minor, access: if access == 0 { ALL } else { access } });
+            rules.push(Rule {
+                allow: rule.allow(),
+                kind,
+                major,
+                minor,
+                access: if access == 0 { ALL } else { access },
+            });
         }
     }
     let allow = |kind, major, minor, access| Rule { allow: true, kind: Some(kind), major, minor, access };
@@ -135,11 +147,26 @@ pub fn allows_everything(rules: &[Rule]) -> bool {
     start != usize::MAX && rules[start..].iter().all(|r| r.allow)
 }
 
-/// The program of a rule list: later rules win, bit by bit, and what no rule allows is denied.
+/// What the rules allow of an access to one device: later rules win, bit by bit, and what no rule allows is denied.
+/// `None` stands for a number that no rule names.
+fn allowed(rules: &[Rule], kind: u8, major: Option<u32>, minor: Option<u32>) -> u8 {
+    let matches = |rule: &&Rule| {
+        rule.kind.is_none_or(|k| k == kind)
+            && rule.major.is_none_or(|m| Some(m) == major)
+            && rule.minor.is_none_or(|m| Some(m) == minor)
+    };
+    rules
+        .iter()
+        .filter(matches)
+        .fold(0, |bits, rule| if rule.allow { bits | rule.access } else { bits & !rule.access })
+}
+
+/// The program of a rule list: a tree over kind, major and minor whose leaves are decided here, not in the kernel. So
+/// every path is short and none joins another, which is what the verifier likes: a list that computes takes it ten
+/// times as long.
 ///
 /// The kernel hands over `{ u32 access_type; u32 major; u32 minor; }` with the kind in the low half of `access_type`
-/// and the access in the high half (bpf_cgroup_dev_ctx in linux/bpf.h). R2 kind, R3 access still wanted, R4 major,
-/// R5 minor.
+/// and the access in the high half (bpf_cgroup_dev_ctx in linux/bpf.h). R2 kind, R3 access, R4 major, R5 minor.
 pub fn program(rules: &[Rule]) -> Vec<Instruction> {
     let mut program = vec![
         load_word(2, 0),
@@ -149,54 +176,73 @@ pub fn program(rules: &[Rule]) -> Vec<Instruction> {
         load_word(4, 4),
         load_word(5, 8),
     ];
-    // Rules before the last wildcard can never be reached.
-    let first = rules.iter().rposition(|r| r.kind.is_none()).unwrap_or(0);
-    for rule in rules[first..].iter().rev() {
-        program.extend(block(rule));
+    for kind in [CHAR, BLOCK] {
+        let branch = kind_branch(rules, kind);
+        program.push(jump(JNE, 2, u32::from(kind), branch.len()));
+        program.extend(branch);
     }
-    program.push(immediate(MOV64, 0, 0));
-    program.push(exit());
+    program.extend(answer(0));
     program
 }
 
-fn block(rule: &Rule) -> Vec<Instruction> {
-    // What happens when the rule matches.
-    let action = if rule.allow {
-        vec![
-            immediate(ALU64_AND, 3, !i32::from(rule.access)),
-            jump(JNE, 3, 0, 2),
-            immediate(MOV64, 0, 1),
-            exit(),
-        ]
-    } else {
-        vec![
-            move_register(1, 3),
-            immediate(ALU64_AND, 1, i32::from(rule.access)),
-            jump(JEQ, 1, 0, 2),
-            immediate(MOV64, 0, 0),
-            exit(),
-        ]
-    };
-    let mut tests = Vec::new();
-    for (register, want) in [(2, rule.kind.map(u32::from)), (4, rule.major), (5, rule.minor)] {
-        if let Some(want) = want {
-            tests.push((register, want));
+fn kind_branch(rules: &[Rule], kind: u8) -> Vec<Instruction> {
+    let other = major_branch(rules, kind, None);
+    let mut branch = Vec::new();
+    for major in numbers(rules, kind, |rule| rule.major) {
+        let one = major_branch(rules, kind, Some(major));
+        if one != other {
+            branch.push(jump(JNE, 4, major, one.len()));
+            branch.extend(one);
         }
     }
-    let mut block = Vec::with_capacity(tests.len() + action.len());
-    for (i, (register, want)) in tests.iter().enumerate() {
-        let skip = tests.len() - 1 - i + action.len();
-        block.push(jump(JNE, *register, *want as i32, skip as i16));
+    branch.extend(other);
+    branch
+}
+
+fn major_branch(rules: &[Rule], kind: u8, major: Option<u32>) -> Vec<Instruction> {
+    let other = allowed(rules, kind, major, None);
+    let mut branch = Vec::new();
+    for minor in numbers(rules, kind, |rule| rule.minor) {
+        let one = allowed(rules, kind, major, Some(minor));
+        if one != other {
+            let leaf = answer(one);
+            branch.push(jump(JNE, 5, minor, leaf.len()));
+            branch.extend(leaf);
+        }
     }
-    block.extend(action);
-    block
+    branch.extend(answer(other));
+    branch
+}
+
+/// The numbers that the rules of a kind name, each once.
+fn numbers(rules: &[Rule], kind: u8, number: fn(&Rule) -> Option<u32>) -> Vec<u32> {
+    let mut list: Vec<u32> =
+        rules.iter().filter(|r| r.kind.is_none_or(|k| k == kind)).filter_map(number).collect();
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+/// Returns 1 if nothing but `allowed` is asked for.
+fn answer(allowed: u8) -> Vec<Instruction> {
+    let result = |n: i32| [immediate(MOV64, 0, n), exit()];
+    match allowed {
+        ALL => result(1).to_vec(),
+        0 => result(0).to_vec(),
+        some => {
+            let mut leaf = vec![immediate(ALU64_AND, 3, i32::from(ALL & !some)), jump(JNE, 3, 0, 2)];
+            leaf.extend(result(1));
+            leaf.extend(result(0));
+            leaf
+        }
+    }
 }
 
 const MOV64: u8 = 0xb7;
 const ALU64_AND: u8 = 0x57;
 const ALU64_RSH: u8 = 0x77;
-const JEQ: u8 = 0x15;
-const JNE: u8 = 0x55;
+/// BPF_JMP32 | BPF_JNE.
+const JNE: u8 = 0x56;
 
 fn load_word(register: u8, offset: i16) -> Instruction {
     Instruction { code: 0x61, registers: register | 1 << 4, offset, immediate: 0 }
@@ -210,8 +256,10 @@ fn immediate(code: u8, register: u8, immediate: i32) -> Instruction {
     Instruction { code, registers: register, offset: 0, immediate }
 }
 
-fn jump(code: u8, register: u8, immediate: i32, offset: i16) -> Instruction {
-    Instruction { code, registers: register, offset, immediate }
+/// Compares 32 bits: device numbers above 2^31 are not sign-extended then.
+fn jump(code: u8, register: u8, value: u32, over: usize) -> Instruction {
+    let offset = i16::try_from(over).unwrap_or(i16::MAX);
+    Instruction { code, registers: register, offset, immediate: value.cast_signed() }
 }
 
 fn exit() -> Instruction {
@@ -238,9 +286,8 @@ mod tests {
                 MOV64 => r[dst] = imm,
                 ALU64_AND => r[dst] &= imm,
                 ALU64_RSH => r[dst] >>= imm,
-                JEQ if r[dst] == imm => next = next.wrapping_add_signed(i.offset as isize),
-                JNE if r[dst] != imm => next = next.wrapping_add_signed(i.offset as isize),
-                JEQ | JNE => {}
+                JNE if r[dst] as u32 != imm as u32 => next = next.wrapping_add_signed(i.offset as isize),
+                JNE => {}
                 0x95 => return r[0] == 1,
                 code => panic!("unknown code {code:#x}"),
             }

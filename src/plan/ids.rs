@@ -33,21 +33,27 @@ impl IdMaps {
                     .next("add {\"type\": \"user\"} to /linux/namespaces, or remove /linux/uidMappings and gidMappings"));
             }
             if host.euid != 0 {
-                return Err(Error::new("rootless container requires user namespaces")
-                    .next("add {\"type\": \"user\"} with mappings to the config; `spec --rootless` prints one"));
+                return Err(Error::new("rootless container requires user namespaces").next(
+                    "add {\"type\": \"user\"} with mappings to the config; `spec --rootless` prints one",
+                ));
             }
             return Ok(Self::default());
         }
         if namespaces.makes(Kind::User) && (uid.is_empty() || gid.is_empty()) {
-            return Err(Error::new("/linux/uidMappings, /linux/gidMappings: a new user namespace needs both")
-                .why("without mappings no user exists inside")
-                .next("see config-linux.md#user-namespace-mappings"));
+            return Err(Error::new(
+                "/linux/uidMappings, /linux/gidMappings: a new user namespace needs both",
+            )
+            .why("without mappings no user exists inside")
+            .next("see config-linux.md#user-namespace-mappings"));
         }
         let maps = Self { uid, gid, unprivileged: host.euid != 0 };
         if host.euid != 0 && namespaces.makes(Kind::User) {
             let own = |list: &[Range], id: u32| list.iter().any(|r| id >= r.host && id - r.host < r.size);
             if !own(&maps.uid, host.euid) && maps.uid.len() == 1 && maps.uid[0].size == 1 {
-                return Err(Error::new(format!("/linux/uidMappings: your own id {} is not mapped", host.euid)));
+                return Err(Error::new(format!(
+                    "/linux/uidMappings: your own id {} is not mapped",
+                    host.euid
+                )));
             }
         }
         Ok(maps)
@@ -89,9 +95,11 @@ fn ranges(list: &Option<Vec<LinuxIdMapping>>, at: &str) -> Result<Vec<Range>> {
         if range.size == 0 || end(range.container).is_none() || end(range.host).is_none() {
             return Err(Error::new(format!("{at}/{i}: {} ids do not fit there", range.size)));
         }
-        let overlaps = |a: u32, an: u32, b: u32, bn: u32| a < b.saturating_add(bn) && b < a.saturating_add(an);
+        let overlaps =
+            |a: u32, an: u32, b: u32, bn: u32| a < b.saturating_add(bn) && b < a.saturating_add(an);
         if ranges.iter().any(|r| {
-            overlaps(r.container, r.size, range.container, range.size) || overlaps(r.host, r.size, range.host, range.size)
+            overlaps(r.container, r.size, range.container, range.size)
+                || overlaps(r.host, r.size, range.host, range.size)
         }) {
             return Err(Error::new(format!("{at}/{i}: overlaps with an earlier mapping")));
         }

@@ -170,8 +170,9 @@ fn version(text: &str) -> Result<()> {
     let rest = parts.map(|p| p.parse::<u32>()).collect::<std::result::Result<Vec<_>, _>>();
     match (major, rest) {
         (Some(1), Ok(rest)) if rest.len() == 2 => Ok(()),
-        _ => Err(Error::new(format!("/ociVersion: {text:?} is not a version 1.x.y"))
-            .next("set it to the version of the runtime specification that the config follows, for example 1.3.0")),
+        _ => Err(Error::new(format!("/ociVersion: {text:?} is not a version 1.x.y")).next(
+            "set it to the version of the runtime specification that the config follows, for example 1.3.0",
+        )),
     }
 }
 
@@ -186,10 +187,12 @@ fn root(spec: &Spec, linux: &Linux, bundle: &Path) -> Result<RootPlan> {
     }
     let propagation = match linux.rootfs_propagation().as_deref().unwrap_or("") {
         "" => libc::MS_SLAVE | libc::MS_REC,
-        name => mounts::propagation(name).filter(|_| !name.contains("unbindable") || name.starts_with('r') || name == "unbindable").ok_or_else(|| {
-            Error::new(format!("/linux/rootfsPropagation: {name:?} is no propagation type"))
-                .next("use shared, slave, private or unbindable, with or without a leading r")
-        })?,
+        name => mounts::propagation(name)
+            .filter(|_| !name.contains("unbindable") || name.starts_with('r') || name == "unbindable")
+            .ok_or_else(|| {
+                Error::new(format!("/linux/rootfsPropagation: {name:?} is no propagation type"))
+                    .next("use shared, slave, private or unbindable, with or without a leading r")
+            })?,
     };
     Ok(RootPlan { path, readonly: root.readonly().unwrap_or(false), propagation })
 }
@@ -199,7 +202,9 @@ fn seccomp(profile: &oci_spec::runtime::LinuxSeccomp) -> Result<SeccompPlan> {
     let listener = match profile.listener_path() {
         Some(path) if !path.as_os_str().is_empty() => {
             if !filter.notify {
-                return Err(Error::new("/linux/seccomp/listenerPath: no rule has the action SCMP_ACT_NOTIFY"));
+                return Err(Error::new(
+                    "/linux/seccomp/listenerPath: no rule has the action SCMP_ACT_NOTIFY",
+                ));
             }
             Some(Listener {
                 path: path.clone(),
@@ -270,8 +275,14 @@ fn uts_name(name: &Option<String>, at: &str, namespaces: &Namespaces) -> Result<
 fn sysctl(linux: &Linux, namespaces: &Namespaces, host: &Host) -> Result<Vec<(String, String)>> {
     use namespaces::Kind;
     const IPC: &[&str] = &[
-        "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax",
-        "kernel/shmmni", "kernel/shm_rmid_forced",
+        "kernel/msgmax",
+        "kernel/msgmnb",
+        "kernel/msgmni",
+        "kernel/sem",
+        "kernel/shmall",
+        "kernel/shmmax",
+        "kernel/shmmni",
+        "kernel/shm_rmid_forced",
     ];
     let mut list = Vec::new();
     for (name, value) in linux.sysctl().iter().flatten() {
@@ -280,9 +291,22 @@ fn sysctl(linux: &Linux, namespaces: &Namespaces, host: &Host) -> Result<Vec<(St
         let path = match (name.find('.'), name.find('/')) {
             (Some(dot), Some(slash)) if slash < dot => name.clone(),
             (None, Some(_)) => name.clone(),
-            _ => name.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect(),
+            _ => name
+                .chars()
+                .map(|c| {
+                    if c == '.' {
+                        '/'
+                    } else if c == '/' {
+                        '.'
+                    } else {
+                        c
+                    }
+                })
+                .collect(),
         };
-        if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") || value.contains(['\0', '\n']) {
+        if path.split('/').any(|part| part.is_empty() || part == "." || part == "..")
+            || value.contains(['\0', '\n'])
+        {
             return Err(Error::new(format!("{at}: not a valid sysctl")));
         }
         let owner = if path.starts_with("net/") {

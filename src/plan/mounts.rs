@@ -9,7 +9,8 @@ use super::namespaces::{Kind as Ns, Namespaces};
 use crate::error::{Error, Result};
 use crate::sys::mount::{
     MOUNT_ATTR_ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME,
+    MOUNT_ATTR_STRICTATIME,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +59,16 @@ impl MountPlan {
 
 /// Files of a procfs that lxcfs and friends may cover; nothing else below /proc may be mounted on.
 const PROC_ALLOWED: [&str; 10] = [
-    "proc/cpuinfo", "proc/diskstats", "proc/meminfo", "proc/stat", "proc/swaps", "proc/uptime", "proc/loadavg",
-    "proc/slabinfo", "proc/sys/kernel/ns_last_pid", "proc/sys/crypto/fips_enabled",
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+    "proc/loadavg",
+    "proc/slabinfo",
+    "proc/sys/kernel/ns_last_pid",
+    "proc/sys/crypto/fips_enabled",
 ];
 
 /// Whether a mount may lie at this place in /proc even though it is no procfs.
@@ -67,7 +76,13 @@ pub fn allowed_in_proc(destination: &Path) -> bool {
     PROC_ALLOWED.iter().any(|p| destination == Path::new(p))
 }
 
-pub fn plan(spec: &Spec, linux: &Linux, bundle: &Path, ns: &Namespaces, ids: &IdMaps) -> Result<Vec<MountPlan>> {
+pub fn plan(
+    spec: &Spec,
+    linux: &Linux,
+    bundle: &Path,
+    ns: &Namespaces,
+    ids: &IdMaps,
+) -> Result<Vec<MountPlan>> {
     let list = spec.mounts().as_deref().unwrap_or_default();
     if !ns.has(Ns::Mount) {
         if !list.is_empty() || ns.has(Ns::User) {
@@ -82,7 +97,9 @@ pub fn plan(spec: &Spec, linux: &Linux, bundle: &Path, ns: &Namespaces, ids: &Id
 fn one(mount: &Mount, at: String, linux: &Linux, bundle: &Path, ids: &IdMaps) -> Result<MountPlan> {
     let destination = super::lexical(mount.destination());
     if destination.as_os_str().is_empty() && mount.typ().as_deref() != Some("bind") {
-        return Err(Error::new(format!("{at}/destination: mounting over the root of the container is not possible")));
+        return Err(Error::new(format!(
+            "{at}/destination: mounting over the root of the container is not possible"
+        )));
     }
     let options = mount.options().as_deref().unwrap_or_default();
     let words = Words::read(options);
@@ -100,8 +117,11 @@ fn one(mount: &Mount, at: String, linux: &Linux, bundle: &Path, ids: &IdMaps) ->
     }
     let kind = if bind {
         if !words.data.is_empty() {
-            let data: Vec<String> =
-                words.data.iter().map(|(k, v)| if v.is_empty() { k.clone() } else { format!("{k}={v}") }).collect();
+            let data: Vec<String> = words
+                .data
+                .iter()
+                .map(|(k, v)| if v.is_empty() { k.clone() } else { format!("{k}={v}") })
+                .collect();
             return Err(Error::new(format!(
                 "{at}/options: bind mounts cannot have any filesystem-specific options applied: {}",
                 data.join(",")
@@ -141,7 +161,14 @@ fn one(mount: &Mount, at: String, linux: &Linux, bundle: &Path, ids: &IdMaps) ->
     })
 }
 
-fn idmap(mount: &Mount, word: Option<bool>, at: &str, bind: bool, linux: &Linux, ids: &IdMaps) -> Result<Option<Idmap>> {
+fn idmap(
+    mount: &Mount,
+    word: Option<bool>,
+    at: &str,
+    bind: bool,
+    linux: &Linux,
+    ids: &IdMaps,
+) -> Result<Option<Idmap>> {
     let own = |list: &Option<Vec<_>>, name: &str| ids::mount_ranges(list, &format!("{at}/{name}"));
     let (uid, gid) = (own(mount.uid_mappings(), "uidMappings")?, own(mount.gid_mappings(), "gidMappings")?);
     if uid.is_empty() && gid.is_empty() && word.is_none() {
@@ -162,7 +189,9 @@ fn idmap(mount: &Mount, word: Option<bool>, at: &str, bind: bool, linux: &Linux,
     }
     let _ = linux;
     if ids.uid.is_empty() {
-        return Err(Error::new(format!("{at}/options: idmap without mappings needs a user namespace with mappings")));
+        return Err(Error::new(format!(
+            "{at}/options: idmap without mappings needs a user namespace with mappings"
+        )));
     }
     Ok(Some(Idmap { uid: ids.uid.clone(), gid: ids.gid.clone(), recursive }))
 }
@@ -208,9 +237,22 @@ const ATTRIBUTES: [(&str, u64, bool); 18] = [
 
 /// Superblock words that fsconfig(2) takes as flags; the negative forms are the default of a new superblock.
 const SUPERBLOCK: [(&str, &str); 16] = [
-    ("sync", "sync"), ("async", ""), ("dirsync", "dirsync"), ("mand", "mand"), ("nomand", ""), ("lazytime", "lazytime"),
-    ("nolazytime", ""), ("iversion", ""), ("noiversion", ""), ("silent", ""), ("loud", ""), ("defaults", ""),
-    ("remount", ""), ("acl", ""), ("noacl", ""), ("quiet", ""),
+    ("sync", "sync"),
+    ("async", ""),
+    ("dirsync", "dirsync"),
+    ("mand", "mand"),
+    ("nomand", ""),
+    ("lazytime", "lazytime"),
+    ("nolazytime", ""),
+    ("iversion", ""),
+    ("noiversion", ""),
+    ("silent", ""),
+    ("loud", ""),
+    ("defaults", ""),
+    ("remount", ""),
+    ("acl", ""),
+    ("noacl", ""),
+    ("quiet", ""),
 ];
 
 /// `rshared` and so on as mount(2) flags.

@@ -89,7 +89,9 @@ impl Namespaces {
                 LinuxNamespaceType::Mount => Kind::Mount,
             };
             if all.has(kind) {
-                return Err(Error::new(format!("{at}: duplicated ns {kind:?}: the {kind} namespace is listed twice")));
+                return Err(Error::new(format!(
+                    "{at}: duplicated ns {kind:?}: the {kind} namespace is listed twice"
+                )));
             }
             match namespace.path() {
                 Some(path) if !path.as_os_str().is_empty() => {
@@ -130,7 +132,9 @@ fn time_offsets(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(String, i
     let mut offsets = Vec::new();
     for (clock, offset) in linux.time_offsets().iter().flatten() {
         if clock != "monotonic" && clock != "boottime" {
-            return Err(Error::new(format!("/linux/timeOffsets/{clock}: the clocks are monotonic and boottime")));
+            return Err(Error::new(format!(
+                "/linux/timeOffsets/{clock}: the clocks are monotonic and boottime"
+            )));
         }
         if !namespaces.makes(Kind::Time) {
             return Err(Error::new("/linux/timeOffsets: time offsets need a new time namespace")

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Capabilities, IOPriorityClass, LinuxMemoryPolicy, LinuxSchedulerPolicy, MemoryPolicyModeType, PosixRlimitType,
-    Process,
+    Capabilities, IOPriorityClass, LinuxMemoryPolicy, LinuxSchedulerPolicy, MemoryPolicyModeType,
+    PosixRlimitType, Process,
 };
 
 use super::ids::IdMaps;
@@ -152,7 +152,7 @@ fn capabilities(process: &Process, host: &Host, warnings: &mut Vec<String>) -> C
     let Some(sets) = process.capabilities() else { return CapabilityPlan::default() };
     let mut missing = 0;
     let mut grantable = |set: &Option<Capabilities>| {
-        let wanted = set.iter().flatten().fold(0u64, |mask, cap| mask | 1 << number(*cap));
+        let wanted = mask(set);
         missing |= wanted & !host.capabilities;
         wanted & host.capabilities
     };
@@ -173,6 +173,21 @@ fn capabilities(process: &Process, host: &Host, warnings: &mut Vec<String>) -> C
         ));
     }
     plan
+}
+
+fn mask(set: &Option<Capabilities>) -> u64 {
+    set.iter().flatten().fold(0, |mask, cap| mask | 1 << number(*cap))
+}
+
+/// Every capability that any set of the config names.
+pub fn wanted_capabilities(process: &Process) -> u64 {
+    process.capabilities().as_ref().map_or(0, |sets| {
+        mask(sets.bounding())
+            | mask(sets.effective())
+            | mask(sets.inheritable())
+            | mask(sets.permitted())
+            | mask(sets.ambient())
+    })
 }
 
 /// The kernel's number of a capability (linux/capability.h), which is the order of oci-spec's names in `caps`.
@@ -254,10 +269,16 @@ fn scheduler(s: &oci_spec::runtime::Scheduler) -> Result<crate::sys::process::Sc
     }
     let priority = s.priority().unwrap_or(0);
     if priority != 0 && policy != 1 && policy != 2 {
-        return Err(Error::new("/process/scheduler/priority: scheduler.priority can only be specified for SchedFIFO or SchedRR policy"));
+        return Err(Error::new(
+            "/process/scheduler/priority: scheduler.priority can only be specified for SchedFIFO or SchedRR policy",
+        ));
     }
-    if policy != 6 && (s.runtime().unwrap_or(0) != 0 || s.deadline().unwrap_or(0) != 0 || s.period().unwrap_or(0) != 0) {
-        return Err(Error::new("/process/scheduler: runtime, deadline and period need the policy SCHED_DEADLINE"));
+    if policy != 6
+        && (s.runtime().unwrap_or(0) != 0 || s.deadline().unwrap_or(0) != 0 || s.period().unwrap_or(0) != 0)
+    {
+        return Err(Error::new(
+            "/process/scheduler: runtime, deadline and period need the policy SCHED_DEADLINE",
+        ));
     }
     let flags = s.flags().iter().flatten().fold(0u64, |bits, flag| {
         bits | match flag {

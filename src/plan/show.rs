@@ -32,18 +32,35 @@ pub fn show(plan: &Plan) -> String {
     plan.mounts.iter().for_each(|m| out.line("mount", mount(m, plan)));
     out.line("/dev", if plan.setup_dev { "default devices and links" } else { "as the mount has it" });
     for d in &plan.devices {
-        out.line("device", format!("/{} {}:{} mode {:o} owner {}:{}", d.path.display(), d.major, d.minor, d.mode, d.uid, d.gid));
+        out.line(
+            "device",
+            format!(
+                "/{} {}:{} mode {:o} owner {}:{}",
+                d.path.display(),
+                d.major,
+                d.minor,
+                d.mode,
+                d.uid,
+                d.gid
+            ),
+        );
     }
     plan.masked.iter().for_each(|p| out.line("masked", format!("/{}", p.display())));
     plan.readonly.iter().for_each(|p| out.line("read-only", format!("/{}", p.display())));
-    plan.sysctl.iter().for_each(|(name, value)| out.line("sysctl", format!("{} = {value}", name.replace('/', "."))));
+    plan.sysctl
+        .iter()
+        .for_each(|(name, value)| out.line("sysctl", format!("{} = {value}", name.replace('/', "."))));
     if let Some(persona) = plan.personality {
         out.line("personality", format!("{persona:#x}"));
     }
     if let Some(seccomp) = &plan.seccomp {
-        let listener = seccomp.listener.as_ref().map_or(String::new(), |l| format!(", notifies {}", l.path.display()));
+        let listener =
+            seccomp.listener.as_ref().map_or(String::new(), |l| format!(", notifies {}", l.path.display()));
         let filter = &seccomp.filter;
-        out.line("seccomp", format!("{} instructions, flags {:#x}{listener}", filter.program.len(), filter.flags));
+        out.line(
+            "seccomp",
+            format!("{} instructions, flags {:#x}{listener}", filter.program.len(), filter.flags),
+        );
     } else {
         out.line("seccomp", "none");
     }
@@ -70,7 +87,10 @@ impl Text {
 
 fn namespaces(plan: &Plan, out: &mut Text) {
     let new: Vec<String> = plan.namespaces.new.iter().map(ToString::to_string).collect();
-    out.line("namespaces", if new.is_empty() { "none of its own".to_owned() } else { format!("new {}", new.join(" ")) });
+    out.line(
+        "namespaces",
+        if new.is_empty() { "none of its own".to_owned() } else { format!("new {}", new.join(" ")) },
+    );
     for (kind, path) in &plan.namespaces.join {
         out.line("namespace", format!("{kind} joined at {}", path.display()));
     }
@@ -93,7 +113,8 @@ fn limits(cgroup: &CgroupPlan, out: &mut Text) {
     let rules = cgroup.devices.iter().filter(|r| r.allow).count();
     out.line(
         "device filter",
-        program.map_or("none".to_owned(), |p| format!("{rules} allowing of {} rules{p}", cgroup.devices.len())),
+        program
+            .map_or("none".to_owned(), |p| format!("{rules} allowing of {} rules{p}", cgroup.devices.len())),
     );
 }
 
@@ -111,9 +132,12 @@ fn mount(m: &MountPlan, plan: &Plan) -> String {
         Kind::Cgroup => "cgroup2".to_owned(),
     };
     let mut text = format!("/{}: {what}", m.destination.display());
-    for (name, bits) in
-        [("set", m.set), ("clear", m.clear), ("set below", m.recursive_set), ("clear below", m.recursive_clear)]
-    {
+    for (name, bits) in [
+        ("set", m.set),
+        ("clear", m.clear),
+        ("set below", m.recursive_set),
+        ("clear below", m.recursive_clear),
+    ] {
         if bits != 0 {
             let _ = write!(text, ", {name} {}", attributes(bits));
         }
@@ -169,7 +193,10 @@ fn hooks(plan: &Plan, out: &mut Text) {
     let lists: [&[Hook]; 6] =
         [&h.prestart, &h.create_runtime, &h.create_container, &h.start_container, &h.poststart, &h.poststop];
     for hook in lists.into_iter().flatten() {
-        out.line("hook", format!("{}: {} {}", hook.name, hook.path.display(), hook.args[1..].join(" ")).trim_end());
+        out.line(
+            "hook",
+            format!("{}: {} {}", hook.name, hook.path.display(), hook.args[1..].join(" ")).trim_end(),
+        );
     }
 }
 
@@ -191,7 +218,9 @@ fn program(p: &ProcessPlan, out: &mut Text) {
     ] {
         out.line(name, if set == 0 { "none".to_owned() } else { process::names(set) });
     }
-    p.rlimits.iter().for_each(|l| out.line("rlimit", format!("{} soft {} hard {}", l.resource, l.soft, l.hard)));
+    p.rlimits
+        .iter()
+        .for_each(|l| out.line("rlimit", format!("{} soft {} hard {}", l.resource, l.soft, l.hard)));
     if let Some(score) = p.oom_score_adj {
         out.line("oom score adj", score);
     }

@@ -26,8 +26,7 @@ use crate::error::Result;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
 
 /// A compiled profile.
-#[derive(Clone)]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Filter {
     /// At least one instruction and at most 4096.
     pub program: Vec<libc::sock_filter>,

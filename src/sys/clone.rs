@@ -78,9 +78,9 @@ fn explain(error: Error, flags: u64) -> Error {
         libc::EPERM => error
             .why("making these namespaces needs CAP_SYS_ADMIN")
             .next("run as root, or add a user namespace with mappings to the config"),
-        libc::ENOSPC => error
-            .why("a limit on namespaces is reached")
-            .next("look at /proc/sys/user/max_*_namespaces"),
+        libc::ENOSPC => {
+            error.why("a limit on namespaces is reached").next("look at /proc/sys/user/max_*_namespaces")
+        }
         libc::EAGAIN => error.why("the limit of processes is reached (RLIMIT_NPROC or pids.max)"),
         _ => error,
     }
@@ -104,7 +104,11 @@ pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
 pub fn namespace_type(fd: BorrowedFd<'_>) -> Result<i32> {
     const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
     // SAFETY: the request takes no argument.
-    check!(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) }, "ioctl([{}], NS_GET_NSTYPE)", fd.as_raw_fd())
+    check!(
+        unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) },
+        "ioctl([{}], NS_GET_NSTYPE)",
+        fd.as_raw_fd()
+    )
 }
 
 #[cfg(test)]

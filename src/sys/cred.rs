@@ -88,18 +88,13 @@ pub fn limit_bounding_set(keep: u64) -> Result<()> {
     Ok(())
 }
 
-/// The bounding set of this process.
-pub fn bounding_set() -> u64 {
-    let mut set = 0;
-    for cap in 0..64u64 {
+/// Those of `wanted` that are in the bounding set of this process.
+pub fn in_bounding_set(wanted: u64) -> u64 {
+    let is_in = |cap: &u64| {
         // SAFETY: plain integers.
-        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, cap, 0, 0, 0) } {
-            1 => set |= 1 << cap,
-            0 => {}
-            _ => break,
-        }
-    }
-    set
+        wanted & (1 << cap) != 0 && unsafe { libc::prctl(libc::PR_CAPBSET_READ, *cap, 0, 0, 0) } == 1
+    };
+    (0..64u64).filter(is_in).fold(0, |set, cap| set | 1 << cap)
 }
 
 /// Makes the ambient set exactly `set`: cleared, then raised one by one (capabilities(7)).

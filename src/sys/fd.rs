@@ -76,7 +76,11 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
             bytes = &bytes[n as usize..];
         } else if errno() != libc::EINTR {
             return Err(Error::call(
-                format_args!("write({}, {:?})", shown(fd), String::from_utf8_lossy(&bytes[..bytes.len().min(64)])),
+                format_args!(
+                    "write({}, {:?})",
+                    shown(fd),
+                    String::from_utf8_lossy(&bytes[..bytes.len().min(64)])
+                ),
                 errno(),
             ));
         }
@@ -170,8 +174,10 @@ fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
 
 /// Waits until one of `fds` is readable or hung up, at most `timeout_ms` (-1: for ever). Returns which are ready.
 pub fn poll(fds: &[(BorrowedFd<'_>, i16)], timeout_ms: i32) -> Result<Vec<bool>> {
-    let mut set: Vec<libc::pollfd> =
-        fds.iter().map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events: *events, revents: 0 }).collect();
+    let mut set: Vec<libc::pollfd> = fds
+        .iter()
+        .map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events: *events, revents: 0 })
+        .collect();
     // SAFETY: set is a valid array of its length.
     let n = unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout_ms) };
     if n < 0 && errno() != libc::EINTR {

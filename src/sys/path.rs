@@ -26,13 +26,23 @@ pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve:
     let c = c_path(path)?;
     let how = OpenHow {
         flags: (flags | libc::O_CLOEXEC) as u32 as u64,
-        mode: if flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE { mode as u64 } else { 0 },
+        mode: if flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE {
+            mode as u64
+        } else {
+            0
+        },
         resolve,
     };
     for _ in 0..128 {
         // SAFETY: c and how live across the call; the size is that of the structure passed.
         let fd = unsafe {
-            libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), c.as_ptr(), &raw const how, size_of::<OpenHow>())
+            libc::syscall(
+                libc::SYS_openat2,
+                dir.as_raw_fd(),
+                c.as_ptr(),
+                &raw const how,
+                size_of::<OpenHow>(),
+            )
         };
         if fd >= 0 {
             return Ok(owned(fd));

@@ -198,7 +198,15 @@ pub fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: limit lives across the call; the old-limit pointer may be null.
     check!(
-        unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, std::ptr::null_mut::<libc::rlimit>()) },
+        unsafe {
+            libc::syscall(
+                libc::SYS_prlimit64,
+                pid,
+                resource,
+                &raw const limit,
+                std::ptr::null_mut::<libc::rlimit>(),
+            )
+        },
         "prlimit({pid}, {resource}, soft {soft}, hard {hard})"
     )?;
     Ok(())
@@ -271,10 +279,12 @@ pub fn set_personality(persona: u64) -> Result<()> {
 pub fn set_mempolicy(mode: u32, nodes: &[usize]) -> Result<()> {
     let mut mask = [0u64; 16];
     for node in nodes {
-        let word = mask.get_mut(node / 64).ok_or_else(|| Error::new(format!("NUMA node {node} is out of range")))?;
+        let word =
+            mask.get_mut(node / 64).ok_or_else(|| Error::new(format!("NUMA node {node} is out of range")))?;
         *word |= 1 << (node % 64);
     }
-    let (pointer, bits) = if nodes.is_empty() { (std::ptr::null(), 0) } else { (mask.as_ptr(), 64 * mask.len()) };
+    let (pointer, bits) =
+        if nodes.is_empty() { (std::ptr::null(), 0) } else { (mask.as_ptr(), 64 * mask.len()) };
     // SAFETY: the mask is valid for `bits` bits, or null with none.
     check!(
         unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) },

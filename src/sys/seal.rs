@@ -214,7 +214,9 @@ pub fn ensure() -> Result<()> {
     if cred::euid() != 0 && owner != cred::euid() {
         return Ok(());
     }
-    if path::readlinkat(super::cwd(), exe).is_ok_and(|target| target.to_string_lossy().starts_with(MEMFD_NAME)) {
+    if path::readlinkat(super::cwd(), exe)
+        .is_ok_and(|target| target.to_string_lossy().starts_with(MEMFD_NAME))
+    {
         return Err(Error::new("the runtime binary runs from a memory file that is not sealed"));
     }
     let copy = process::sealed_copy(file.as_fd())?;

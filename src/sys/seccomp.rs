@@ -15,9 +15,7 @@ pub fn load(program: &[libc::sock_filter], flags: u32) -> Result<Option<OwnedFd>
     let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: fprog points to `len` instructions that live across the call; the kernel copies and checks them.
     let ret = check!(
-        unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog)
-        },
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) },
         "seccomp(SECCOMP_SET_MODE_FILTER, {flags:#x}, {len} instructions)"
     )
     .map_err(|e| match e.errno() {
@@ -32,7 +30,12 @@ pub fn load(program: &[libc::sock_filter], flags: u32) -> Result<Option<OwnedFd>
 pub fn flag_supported(flag: u32) -> bool {
     // SAFETY: a null program is refused with EFAULT before anything is installed.
     let ret = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flag, std::ptr::null::<libc::sock_fprog>())
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flag,
+            std::ptr::null::<libc::sock_fprog>(),
+        )
     };
     ret < 0 && errno() == libc::EFAULT
 }

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
-    sendmsg, socket, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect,
+    recvmsg, sendmsg, socket, socketpair,
 };
 
 use super::shown;
@@ -33,7 +33,8 @@ pub fn connect_stream(path: &Path) -> Result<OwnedFd> {
         (Err(e), _, _) => Err(e),
     }
     .map_err(|e| Error::call(format_args!("connect({path:?})"), e as i32))?;
-    connect(fd.as_raw_fd(), &address).map_err(|e| Error::call(format_args!("connect({path:?})"), e as i32))?;
+    connect(fd.as_raw_fd(), &address)
+        .map_err(|e| Error::call(format_args!("connect({path:?})"), e as i32))?;
     Ok(fd)
 }
 
@@ -42,8 +43,9 @@ pub fn send(sock: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> R
     let raw: Vec<RawFd> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
-    sendmsg::<()>(sock.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
-        .map_err(|e| Error::call(format_args!("sendmsg({}, {} bytes)", shown(sock), bytes.len()), e as i32))?;
+    sendmsg::<()>(sock.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None).map_err(
+        |e| Error::call(format_args!("sendmsg({}, {} bytes)", shown(sock), bytes.len()), e as i32),
+    )?;
     Ok(())
 }
 

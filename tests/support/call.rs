@@ -1,6 +1,7 @@
 //! One invocation of the runtime: its surroundings are spelled out, its output goes to files in memory (a container
 //! that inherits a pipe would keep a reader waiting), and it cannot outlast the test's patience.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -68,9 +69,19 @@ impl Output {
 
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, stdout, stderr, line } = self;
-        write!(f, "$ {line}\nexit code: {code}\nstdout: {stdout}\nstderr: {stderr}")
+        let (stdout, stderr) = (clipped(&self.stdout), clipped(&self.stderr));
+        write!(f, "$ {}\nexit code: {}\nstdout: {stdout}\nstderr: {stderr}", self.line, self.code)
     }
+}
+
+/// Enough of a long text to see what it is.
+fn clipped(text: &str) -> Cow<'_, str> {
+    let (head, tail) =
+        (text.floor_char_boundary(2000), text.ceil_char_boundary(text.len().saturating_sub(2000)));
+    if head >= tail {
+        return text.into();
+    }
+    format!("{}\n[… {} bytes …]\n{}", &text[..head], tail - head, &text[tail..]).into()
 }
 
 enum Input {
@@ -304,9 +315,12 @@ fn hand_over(command: &mut Command, fds: Vec<(OwnedFd, i32)>) {
     }
 }
 
-/// An anonymous file: nothing to clean up, and nobody waits for its end.
+/// An anonymous file: nothing to clean up, and nobody waits for its end. It is appended to, as the kernel does not keep
+/// two writers of a memfd from taking one offset.
 pub fn memory(name: &str) -> File {
-    memfd_create(name, MFdFlags::MFD_CLOEXEC).expect("memfd_create(2)").into()
+    let file = memfd_create(name, MFdFlags::MFD_CLOEXEC).expect("memfd_create(2)");
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND | OFlag::O_RDWR)).expect("F_SETFL");
+    file.into()
 }
 
 /// All of an anonymous file, whatever its offset (which the writers share).
@@ -375,7 +389,8 @@ impl Running {
     }
 
     fn said(&self) -> String {
-        format!("$ {}\nstdout: {}\nstderr: {}", self.line, self.stdout(), self.stderr())
+        let (stdout, stderr) = (self.stdout(), self.stderr());
+        format!("$ {}\nstdout: {}\nstderr: {}", self.line, clipped(&stdout), clipped(&stderr))
     }
 
     #[track_caller]

@@ -5,7 +5,7 @@ use std::fs::File;
 use serde_json::Value;
 
 use super::call::{contents, memory};
-use super::{Bundle, Call, Output, eventually};
+use super::{Bundle, Call, Output, eventually, in_guest, patience};
 
 pub struct Container<'b> {
     pub bundle: &'b Bundle,
@@ -108,7 +108,12 @@ impl<'b> Container<'b> {
     /// Waits until the container has written `words`.
     #[track_caller]
     pub fn wait_stdout(&self, words: &str) -> &Self {
-        eventually(&format!("{words:?} on stdout"), || self.stdout().contains(words).then_some(()));
+        let start = std::time::Instant::now();
+        while !self.stdout().contains(words) {
+            let (stdout, stderr) = (self.stdout(), self.stderr());
+            assert!(start.elapsed() < patience(), "never came: {words:?} in {stdout:?}, stderr {stderr:?}");
+            std::thread::sleep(std::time::Duration::from_millis(if in_guest() { 50 } else { 5 }));
+        }
         self
     }
 }

@@ -103,6 +103,16 @@ pub fn patience() -> Duration {
     Duration::from_secs(if in_guest() { 180 } else { 30 })
 }
 
+/// Waits until a process runs no more; whoever's child it is may take its time to wait for it.
+#[track_caller]
+pub fn gone(pid: i32) {
+    eventually(&format!("the end of process {pid}"), || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        matches!(state, None | Some('Z' | 'X')).then_some(())
+    });
+}
+
 /// Asks until the answer is `Some`, or panics: what did not come.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

@@ -92,8 +92,14 @@ impl Exec {
         let cgroup = self.sub_cgroup()?;
         let options = ExecOptions { preserve_fds, ignore_paused: self.ignore_paused, cgroup };
         let foreground = if self.detach { None } else { Some(Foreground::new(false)?) };
-        let (child, console) = exec(&root, &id, |own| self.make_process(own), &options, &handles)
-            .map_err(|e| if e.what().starts_with("cannot exec") { e } else { e.context("exec failed: unable to start container process") })?;
+        let (child, console) =
+            exec(&root, &id, |own| self.make_process(own), &options, &handles).map_err(|e| {
+                if e.what().starts_with("cannot exec") {
+                    e
+                } else {
+                    e.context("exec failed: unable to start container process")
+                }
+            })?;
         match foreground {
             None => Ok(0),
             Some(foreground) => Ok(foreground.wait(&child, console.as_ref())?.code()),
@@ -174,8 +180,8 @@ impl Exec {
                 log::warn(&format!("ignoring unknown capability {name:?}"));
                 continue;
             }
-            let cap: oci_spec::runtime::Capability =
-                serde_json::from_value(serde_json::Value::String(full)).map_err(|e| Error::new(format!("--cap: {e}")))?;
+            let cap: oci_spec::runtime::Capability = serde_json::from_value(serde_json::Value::String(full))
+                .map_err(|e| Error::new(format!("--cap: {e}")))?;
             let with = |set: &Option<oci_spec::runtime::Capabilities>| {
                 let mut set = set.clone().unwrap_or_default();
                 set.insert(cap);

@@ -55,8 +55,8 @@ impl Features {
             },
             "potentiallyUnsafeConfigAnnotations": ["bundle"],
         });
-        let text =
-            serde_json::to_string_pretty(&features).map_err(|e| Error::new(format!("writing the features: {e}")))?;
+        let text = serde_json::to_string_pretty(&features)
+            .map_err(|e| Error::new(format!("writing the features: {e}")))?;
         log::print(&(text + "\n"));
         Ok(0)
     }

@@ -26,7 +26,8 @@ impl Kill {
         let id = Id::new(&self.id)?;
         let root = globals.root()?;
         let number = signal::number(&self.signal).ok_or_else(|| {
-            Error::new(format!("unknown signal {:?}", self.signal)).next("use a name such as TERM, or 1 to 64")
+            Error::new(format!("unknown signal {:?}", self.signal))
+                .next("use a name such as TERM, or 1 to 64")
         })?;
         container::kill(&root, &id, number, self.all)?;
         Ok(0)

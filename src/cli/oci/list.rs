@@ -42,11 +42,13 @@ impl List {
         match self.format.as_str() {
             "table" => log::print(&table(&states)),
             "json" => {
-                let text =
-                    serde_json::to_string(&states).map_err(|e| Error::new(format!("writing the list: {e}")))?;
+                let text = serde_json::to_string(&states)
+                    .map_err(|e| Error::new(format!("writing the list: {e}")))?;
                 log::print(&(text + "\n"));
             }
-            other => return Err(Error::new(format!("invalid format option {other:?}")).next("use table or json")),
+            other => {
+                return Err(Error::new(format!("invalid format option {other:?}")).next("use table or json"));
+            }
         }
         Ok(0)
     }
@@ -58,7 +60,14 @@ fn table(states: &[crate::container::status::State<'_>]) -> String {
     let mut rows = vec![head];
     for s in states {
         let owner = s.owner.clone();
-        rows.push([s.id.to_owned(), s.pid.to_string(), s.status.clone(), s.bundle.display().to_string(), s.created.to_owned(), owner]);
+        rows.push([
+            s.id.to_owned(),
+            s.pid.to_string(),
+            s.status.clone(),
+            s.bundle.display().to_string(),
+            s.created.to_owned(),
+            owner,
+        ]);
     }
     let width = |column: usize| rows.iter().map(|r| r[column].chars().count() + 1).max().unwrap_or(0).max(12);
     let widths: Vec<usize> = (0..5).map(width).collect();

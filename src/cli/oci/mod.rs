@@ -32,6 +32,15 @@ pub const SPEC_VERSION: &str = "1.3.0";
 #[derive(Debug, Parser)]
 #[command(disable_version_flag = true, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
+    #[command(flatten)]
+    global: GlobalFlags,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// The flags before the verb.
+#[derive(Debug, Args)]
+struct GlobalFlags {
     /// Directory of the containers' records [default: /run/NAME, $XDG_RUNTIME_DIR/NAME when rootless]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -56,8 +65,6 @@ pub struct Cli {
     /// Print the version
     #[arg(short, long)]
     version: bool,
-    #[command(subcommand)]
-    verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
@@ -198,11 +205,11 @@ fn own_name() -> String {
     Path::new(&name).file_name().map_or_else(|| "jug-oci".to_owned(), |n| n.to_string_lossy().into_owned())
 }
 
-fn default_root(name: &str) -> PathBuf {
-    let rootless = sys::cred::euid() != 0 || crate::host::in_user_namespace();
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| rootless && !dir.is_empty()) {
-        Some(dir) => Path::new(&dir).join(name),
-        None => Path::new("/run").join(name),
+/// The default state root, and whether it lies in the user's runtime directory.
+fn default_root(name: &str) -> (PathBuf, bool) {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty() && crate::host::is_rootless()) {
+        Some(dir) => (Path::new(&dir).join(name), true),
+        None => (Path::new("/run").join(name), false),
     }
 }
 
@@ -215,17 +222,23 @@ pub fn main() -> i32 {
         return 1;
     }
     let name = own_name();
-    let args = go_arguments(std::env::args_os().collect());
-    if args.iter().skip(1).take_while(|a| a.to_string_lossy().starts_with('-')).any(|a| a == "--version" || a == "-v")
+    let (args, verb) = go_arguments(std::env::args_os().collect());
+    if args
+        .iter()
+        .skip(1)
+        .take_while(|a| a.to_string_lossy().starts_with('-'))
+        .any(|a| a == "--version" || a == "-v")
     {
         log::print(&version(&name));
         return 0;
     }
-    let cli = match Cli::command().name(name.clone()).bin_name(name.clone()).try_get_matches_from(args) {
-        Ok(matches) => match Cli::from_arg_matches(&matches) {
-            Ok(cli) => cli,
-            Err(e) => return usage(&e),
-        },
+    let parsed = command(verb.as_deref())
+        .name(name.clone())
+        .bin_name(name.clone())
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
     let verb = cli.verb.name();
@@ -239,21 +252,42 @@ pub fn main() -> i32 {
     }
 }
 
-fn perform(cli: Cli, name: &str) -> Result<i32> {
-    log::init(cli.log, &cli.log_format, cli.debug)?;
-    if !["true", "false", "auto", "1", "0"].contains(&cli.rootless.as_str()) {
-        return Err(Error::new(format!("--rootless: {:?} is none of true, false, auto", cli.rootless)));
+/// The definition for one command line. Building all verbs costs a third of a millisecond, so a known verb is built alone.
+fn command(verb: Option<&str>) -> clap::Command {
+    let alone = |define: fn(clap::Command) -> clap::Command, name: &'static str| {
+        GlobalFlags::augment_args(clap::Command::new("jug-oci"))
+            .subcommand_required(true)
+            .disable_version_flag(true)
+            .disable_help_subcommand(true)
+            .subcommand(define(clap::Command::new(name)))
+    };
+    match verb {
+        Some("create") => alone(create::Create::augment_args, "create"),
+        Some("delete") => alone(delete::Delete::augment_args, "delete"),
+        Some("exec") => alone(exec::Exec::augment_args, "exec"),
+        Some("kill") => alone(kill::Kill::augment_args, "kill"),
+        Some("run") => alone(run::Run::augment_args, "run"),
+        Some("start") => alone(start::Start::augment_args, "start"),
+        Some("state") => alone(state::State::augment_args, "state"),
+        _ => Cli::command(),
     }
-    let in_runtime_dir = cli.root.is_none() && !default_root(name).starts_with("/run");
-    let root = match cli.root {
+}
+
+fn perform(cli: Cli, name: &str) -> Result<i32> {
+    let flags = cli.global;
+    log::init(flags.log, &flags.log_format, flags.debug)?;
+    if !["true", "false", "auto", "1", "0"].contains(&flags.rootless.as_str()) {
+        return Err(Error::new(format!("--rootless: {:?} is none of true, false, auto", flags.rootless)));
+    }
+    let (root, in_runtime_dir) = match flags.root {
         Some(root) if root == Path::new("/") => {
             return Err(Error::new("--root: the root of the file system cannot hold the records"));
         }
-        Some(root) => root,
+        Some(root) => (root, false),
         None => default_root(name),
     };
     log::debug(&format!("{name} {}, records in {}", env!("CARGO_PKG_VERSION"), root.display()));
-    let globals = Globals { root, in_runtime_dir, systemd_cgroup: cli.systemd_cgroup };
+    let globals = Globals { root, in_runtime_dir, systemd_cgroup: flags.systemd_cgroup };
     cli.verb.perform(&globals)
 }
 
@@ -302,7 +336,11 @@ impl Verb {
 
 /// The program's own lines only: dockerd takes the last one with the word for its answer.
 fn version(name: &str) -> String {
-    format!("{name} version {}\ncommit: {}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"), env!("JUG_COMMIT"))
+    format!(
+        "{name} version {}\ncommit: {}\nspec: {SPEC_VERSION}\n",
+        env!("CARGO_PKG_VERSION"),
+        env!("JUG_COMMIT")
+    )
 }
 
 /// Help goes to stdout with 0. A wrong flag is 1 and an unknown verb 3, as with Go's urfave/cli.
@@ -323,7 +361,10 @@ fn usage(error: &clap::Error) -> i32 {
             3
         }
         _ => {
-            log::fatal(&format!("Incorrect Usage: {}", error.to_string().trim_start_matches("error: ").trim_end()));
+            log::fatal(&format!(
+                "Incorrect Usage: {}",
+                error.to_string().trim_start_matches("error: ").trim_end()
+            ));
             1
         }
     }
@@ -331,23 +372,45 @@ fn usage(error: &clap::Error) -> i32 {
 
 /// Flags without a value, which Go also takes as `--flag=true`.
 const SWITCHES: [&str; 16] = [
-    "--debug", "--systemd-cgroup", "--no-pivot", "--no-new-keyring", "--detach", "--no-subreaper", "--keep", "--force",
-    "--all", "--tty", "--ignore-paused", "--no-new-privs", "--quiet", "--rootless", "--print-plan", "--version",
+    "--debug",
+    "--systemd-cgroup",
+    "--no-pivot",
+    "--no-new-keyring",
+    "--detach",
+    "--no-subreaper",
+    "--keep",
+    "--force",
+    "--all",
+    "--tty",
+    "--ignore-paused",
+    "--no-new-privs",
+    "--quiet",
+    "--rootless",
+    "--print-plan",
+    "--version",
 ];
 
 /// Verbs whose second positional argument begins a foreign command line.
 const VERBS_WITH_COMMAND: [&str; 2] = ["exec", "ps"];
 
+/// Global flags that take the next argument as their value.
+const WITH_VALUE: [&str; 5] = ["--root", "--log", "--log-format", "--criu", "--rootless"];
+
 /// Go's flag parser takes `-bundle` for `--bundle` and `--force=true` for `--force`: so do callers.
-fn go_arguments(args: Vec<OsString>) -> Vec<OsString> {
+fn go_arguments(args: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
     let mut verb: Option<String> = None;
     let mut foreign = false;
+    let mut value_next = false;
     let mut out = Vec::with_capacity(args.len());
     for (i, arg) in args.into_iter().enumerate() {
         let Some(text) = arg.to_str().filter(|_| i > 0 && !foreign) else {
             out.push(arg);
             continue;
         };
+        if std::mem::take(&mut value_next) {
+            out.push(arg);
+            continue;
+        }
         if text == "--" {
             foreign = true;
         } else if !text.starts_with('-') {
@@ -365,13 +428,16 @@ fn go_arguments(args: Vec<OsString>) -> Vec<OsString> {
                         out.push(name.into());
                     }
                 }
-                _ => out.push(text.into()),
+                _ => {
+                    value_next = verb.is_none() && WITH_VALUE.contains(&text.as_str());
+                    out.push(text.into());
+                }
             }
             continue;
         }
         out.push(arg);
     }
-    out
+    (out, verb)
 }
 
 #[cfg(test)]
@@ -379,12 +445,19 @@ mod tests {
     use super::*;
 
     fn go(args: &[&str]) -> Vec<String> {
-        go_arguments(args.iter().map(OsString::from).collect()).into_iter().map(|a| a.into_string().unwrap()).collect()
+        go_arguments(args.iter().map(OsString::from).collect())
+            .0
+            .into_iter()
+            .map(|a| a.into_string().unwrap())
+            .collect()
     }
 
     #[test]
     fn single_dash_long_flags_are_long_flags() {
-        assert_eq!(go(&["r", "-root", "/x", "create", "-b", "/y", "id"]), ["r", "--root", "/x", "create", "-b", "/y", "id"]);
+        assert_eq!(
+            go(&["r", "-root", "/x", "create", "-b", "/y", "id"]),
+            ["r", "--root", "/x", "create", "-b", "/y", "id"]
+        );
         assert_eq!(go(&["r", "delete", "--force=true", "id"]), ["r", "delete", "--force", "id"]);
         assert_eq!(go(&["r", "delete", "-force=false", "id"]), ["r", "delete", "id"]);
     }
@@ -397,5 +470,15 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+        for verb in ["create", "delete", "exec", "kill", "run", "start", "state"] {
+            command(Some(verb)).debug_assert();
+            assert_eq!(command(Some(verb)).get_subcommands().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_global_flag_is_not_the_verb() {
+        let args = ["r", "--root", "create", "state", "id"].map(OsString::from).to_vec();
+        assert_eq!(go_arguments(args).1.as_deref(), Some("state"));
     }
 }

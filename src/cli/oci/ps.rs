@@ -29,7 +29,8 @@ impl Ps {
         let pids = cgroup::pids(&container.record.cgroup)?;
         match self.format.as_str() {
             "json" => {
-                let text = serde_json::to_string(&pids).map_err(|e| Error::new(format!("writing the list: {e}")))?;
+                let text =
+                    serde_json::to_string(&pids).map_err(|e| Error::new(format!("writing the list: {e}")))?;
                 log::print(&(text + "\n"));
                 Ok(0)
             }
@@ -51,10 +52,9 @@ fn table(pids: &[i32], options: &[String]) -> Result<i32> {
     }
     let mut lines = text.lines();
     let head = lines.next().unwrap_or("");
-    let column = head
-        .split_whitespace()
-        .position(|name| name == "PID")
-        .ok_or_else(|| Error::new("couldn't find PID field in ps output").next("choose options that show it"))?;
+    let column = head.split_whitespace().position(|name| name == "PID").ok_or_else(|| {
+        Error::new("couldn't find PID field in ps output").next("choose options that show it")
+    })?;
     log::print(&format!("{head}\n"));
     for line in lines {
         let pid = line.split_whitespace().nth(column).and_then(|p| p.parse().ok());

@@ -37,12 +37,12 @@ impl Run {
         check_console(&bundle, self.flags.console_socket.is_some(), self.detach)?;
         let root = globals.make_root()?;
         let foreground = if self.detach { None } else { Some(Foreground::new(!self.no_subreaper)?) };
-        let made = container::run(&root, &id, &bundle, &options, &self.flags.handles())
+        let mut made = container::run(&root, &id, &bundle, &options, &self.flags.handles())
             .map_err(|e| e.context("unable to start container process"))?;
         let Some(foreground) = foreground else { return Ok(0) };
         let exit = foreground.wait(&made.child, made.console.as_ref())?;
         if !self.keep
-            && let Err(e) = container::delete(Some(&root), &id, true)
+            && let Err(e) = container::undo::finish(&mut made.container)
         {
             log::warn(&format!("the container ended, and could not be removed: {e}"));
         }

@@ -22,15 +22,25 @@ pub struct Spec {
 const SPEC: &str = include_str!("spec.json");
 const SPEC_ROOTLESS: &str = include_str!("spec-rootless.json");
 
+const MOUNT_NAMESPACE: &str = "{\n\t\t\t\t\"type\": \"mount\"\n\t\t\t}";
+const CGROUP_NAMESPACE: &str = ",\n\t\t\t{\n\t\t\t\t\"type\": \"cgroup\"\n\t\t\t}";
+
 impl Spec {
     pub fn perform(self) -> Result<i32> {
-        let dir = path::open(&self.bundle, libc::O_RDONLY | libc::O_DIRECTORY).map_err(|e| e.context("--bundle"))?;
+        let dir = path::open(&self.bundle, libc::O_RDONLY | libc::O_DIRECTORY)
+            .map_err(|e| e.context("--bundle"))?;
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-        let file = path::openat(dir.as_fd(), Path::new("config.json"), flags, 0o666).map_err(|e| match e.errno() {
+        let file = path::openat(dir.as_fd(), Path::new("config.json"), flags, 0o666).map_err(|e| match e
+            .errno()
+        {
             libc::EEXIST => Error::new("File config.json exists. Remove it first"),
             _ => e,
         })?;
-        let text = if self.rootless { rootless() } else { SPEC.to_owned() };
+        let mut text = if self.rootless { rootless() } else { SPEC.to_owned() };
+        // On a host with cgroup v2 alone the container gets its own view of it, as with runc.
+        if matches!(crate::host::find_cgroup2(), (Some(_), false)) {
+            text = text.replacen(MOUNT_NAMESPACE, &format!("{MOUNT_NAMESPACE}{CGROUP_NAMESPACE}"), 1);
+        }
         fd::write_all(file.as_fd(), text.as_bytes())?;
         Ok(0)
     }
