@@ -264,7 +264,8 @@ fn no_thread_before_the_clone() {
     none(&faults, "stay single-threaded from start to exec: what must run beside it is a process of its own");
 }
 
-/// What only the named places may do: the words, what to use instead, and who may with the reason.
+/// What only the named places may do: paths of std (found whatever they are imported as) or the words themselves, what
+/// to use instead, and who may with the reason.
 struct Ban {
     words: &'static [&'static str],
     instead: &'static str,
@@ -276,7 +277,7 @@ const BENCH: (&str, &str) =
 
 const BANS: [Ban; 5] = [
     Ban {
-        words: &["std::fs", "File::create", "File::open", "OpenOptions", "remove_dir_all", "remove_file"],
+        words: &["std::fs"],
         instead: "sys::path and sys::fd, which work by descriptor and say the call and its arguments",
         except: &[
             BENCH,
@@ -303,10 +304,10 @@ const BANS: [Ban; 5] = [
             ".try_exists()",
         ],
         instead: "an open, then fstat(2): a question about a path is out of date when it is answered",
-        except: &[BENCH],
+        except: &[],
     },
     Ban {
-        words: &["Command::new"],
+        words: &["std::process::Command"],
         instead: "a call of the kernel: a program on PATH is neither pinned nor free",
         except: &[
             BENCH,
@@ -322,16 +323,41 @@ const BANS: [Ban; 5] = [
     },
 ];
 
+impl Ban {
+    /// The lines of a file that do it, and which word it was.
+    fn broken_by(&self, file: &File) -> Vec<(usize, &'static str)> {
+        let code = source::code(&file.text);
+        let mut found = Vec::new();
+        for word in self.words {
+            if word.starts_with("std::") {
+                let below = |path: &str| {
+                    path.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+                };
+                found.extend(
+                    source::paths(&code)
+                        .iter()
+                        .filter(|(_, path)| below(path))
+                        .map(|(line, _)| (*line, *word)),
+                );
+            } else {
+                let lines = code.lines().enumerate();
+                found.extend(lines.filter(|(_, line)| holds(line, word)).map(|(i, _)| (i + 1, *word)));
+            }
+        }
+        found
+    }
+}
+
 #[test]
 fn what_only_some_may_do() {
-    let files = room("src/");
     let mut faults = Vec::new();
-    for (path, number, line) in lines(&files) {
-        for ban in &BANS {
-            let allowed = ban.except.iter().any(|(place, _)| path.starts_with(place));
-            for word in ban.words.iter().filter(|word| !allowed && holds(&line, word)) {
-                faults.push(format!("{path}:{number}: {word}: use {}", ban.instead));
-            }
+    for file in room("src/") {
+        for ban in BANS.iter().filter(|ban| !ban.except.iter().any(|(place, _)| file.path.starts_with(place)))
+        {
+            let broken = ban.broken_by(&file).into_iter();
+            faults.extend(
+                broken.map(|(line, word)| format!("{}:{line}: {word}: use {}", file.path, ban.instead)),
+            );
         }
     }
     none(&faults, "where it must be, add the file with its reason to BANS in tests/tidy.rs");
@@ -342,10 +368,8 @@ fn no_exception_without_use() {
     let files = room("src/");
     let mut faults = Vec::new();
     for ban in &BANS {
-        for (place, _) in ban.except.iter().filter(|(place, _)| place.ends_with(".rs")) {
-            let used = lines(&files)
-                .any(|(path, _, line)| path == *place && ban.words.iter().any(|w| holds(&line, w)));
-            if !used {
+        for (place, _) in ban.except {
+            if !files.iter().any(|file| file.path.starts_with(place) && !ban.broken_by(file).is_empty()) {
                 faults.push(format!("tests/tidy.rs: {place} needs no leave for {}", ban.words[0]));
             }
         }

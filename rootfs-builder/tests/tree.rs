@@ -90,7 +90,8 @@ files = [
     { path = "/old", content = "", mtime = -5 },
     { path = "/zeros", zeros = 3000000 },
     { path = """/a/very/long/name/\
-        aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa""", content = "long" },
+        aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+        aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa""", content = "long" },
     { path = "/h", hardlink = "/a/file" },
     { path = "/hh", hardlink = "/h" },
 ]
