@@ -79,6 +79,16 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     Ok(owned(fd))
 }
 
+/// A number that no other process of this boot has or will have: the inode of its pidfd, where pidfds have inodes of
+/// their own (pidfs, Linux 6.9); `None` before.
+pub fn pidfd_identity(pidfd: BorrowedFd<'_>) -> Result<Option<u64>> {
+    const PIDFS_MAGIC: i64 = 0x5049_4446;
+    if super::path::fs_magic(pidfd)? != PIDFS_MAGIC {
+        return Ok(None);
+    }
+    Ok(Some(super::path::stat(pidfd, std::path::Path::new(""))?.st_ino))
+}
+
 /// Sends a signal to exactly the process behind the descriptor (pidfd_send_signal(2)); 0 only asks.
 pub fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: plain call; the siginfo pointer may be null.

@@ -93,6 +93,19 @@ pub struct Globals {
 }
 
 impl Globals {
+    fn refuse_systemd(&self) -> Result<()> {
+        if !self.systemd_cgroup {
+            return Ok(());
+        }
+        Err(if crate::host::Host::has_systemd() {
+            Error::new("--systemd-cgroup: the systemd cgroup driver is not supported by this version")
+                .next("leave the flag out; the engine's setting is usually called cgroup driver or manager: cgroupfs")
+        } else {
+            Error::new("--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager")
+                .next("leave the flag out")
+        })
+    }
+
     /// The existing state root.
     fn root(&self) -> Result<Root> {
         Root::open(&self.root, false)
@@ -152,6 +165,7 @@ impl CreateFlags {
 
     /// The bundle with what the environment adds, and the options; the descriptors to keep are there.
     fn prepare(&self, globals: &Globals) -> Result<(crate::bundle::Bundle, Options)> {
+        globals.refuse_systemd()?;
         let listen = listen_fds();
         let preserve_fds = self.preserve_fds + listen;
         container::check_preserved(preserve_fds)?;
@@ -167,7 +181,6 @@ impl CreateFlags {
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             preserve_fds,
-            systemd_cgroup: globals.systemd_cgroup,
         };
         Ok((bundle, options))
     }
