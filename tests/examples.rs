@@ -41,7 +41,6 @@ fn ordinary_host(name: &str) -> Host {
             .map(str::to_owned)
             .into(),
         own_cgroup: "/user.slice/user-1000.slice/session-1.scope".into(),
-        systemd: true,
         capabilities: (1 << 41) - 1,
         ..Host::default()
     }
