@@ -239,7 +239,8 @@ impl Entry {
 
     /// Appends the record as it is now. The state root is a tmpfs as a rule, so no fsync.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let mut line = serde_json::to_vec(record).map_err(|e| Error::new(format!("writing the record: {e}")))?;
+        let mut line =
+            serde_json::to_vec(record).map_err(|e| Error::new(format!("writing the record: {e}")))?;
         line.push(b'\n');
         self.put(STATE, libc::O_APPEND, &line)
     }

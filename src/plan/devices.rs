@@ -251,7 +251,8 @@ fn major_branch(rules: &[Rule], kind: u8, major: Option<u32>, rest: u8) -> Vec<I
 
 /// The numbers that the rules of a kind name, each once.
 fn numbers(rules: &[Rule], kind: u8, number: fn(&Rule) -> Option<u32>) -> Vec<u32> {
-    let mut list: Vec<u32> = rules.iter().filter(|r| r.kind.is_none_or(|k| k == kind)).filter_map(number).collect();
+    let mut list: Vec<u32> =
+        rules.iter().filter(|r| r.kind.is_none_or(|k| k == kind)).filter_map(number).collect();
     list.sort_unstable();
     list.dedup();
     list
@@ -384,7 +385,9 @@ mod tests {
             let program = program(&list);
             for kind in [BLOCK, CHAR] {
                 for access in 1..8 {
-                    for (major, minor) in [(1, 3), (1, 2), (1, 7), (1, 40), (5, 2), (5, 3), (136, 7), (8, 0), (8, 40)] {
+                    for (major, minor) in
+                        [(1, 3), (1, 2), (1, 7), (1, 40), (5, 2), (5, 3), (136, 7), (8, 0), (8, 40)]
+                    {
                         assert_eq!(
                             run(&program, kind.into(), access, major, minor),
                             meaning(&list, kind, access as u8, major, minor),

@@ -105,8 +105,10 @@ impl Globals {
             Error::new("--systemd-cgroup: the systemd cgroup driver is not supported by this version")
                 .next("leave the flag out; the engine's setting is usually called cgroup driver or manager: cgroupfs")
         } else {
-            Error::new("--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager")
-                .next("leave the flag out")
+            Error::new(
+                "--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager",
+            )
+            .next("leave the flag out")
         })
     }
 
@@ -181,11 +183,7 @@ impl CreateFlags {
         }
         bundle.warnings.iter().for_each(|w| log::warn(w));
         bundle.warnings.clear();
-        let options = Options {
-            no_pivot: self.no_pivot,
-            no_new_keyring: self.no_new_keyring,
-            preserve_fds,
-        };
+        let options = Options { no_pivot: self.no_pivot, no_new_keyring: self.no_new_keyring, preserve_fds };
         Ok((bundle, options))
     }
 
