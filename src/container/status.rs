@@ -60,7 +60,8 @@ impl Container {
         }
         let pidfd = match process::pidfd_open(self.record.pid) {
             Ok(pidfd) => pidfd,
-            Err(e) if e.errno() == libc::ESRCH => return Ok(None),
+            // EINVAL: dead, and its number is still that of a process group (before Linux 6.12).
+            Err(e) if matches!(e.errno(), libc::ESRCH | libc::EINVAL) => return Ok(None),
             Err(e) => return Err(e),
         };
         // Looked at through the descriptor: the number cannot have changed its owner in between unnoticed. A zombie is
