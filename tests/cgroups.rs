@@ -1,4 +1,5 @@
-//! config-linux.md#control-groups: limits read back from the kernel, on cgroup v2 and on the v1 hierarchies of a hybrid host.
+//! config-linux.md#control-groups: limits read back from the kernel, on cgroup v2 and on the v1 hierarchies of a
+//! hybrid host.
 mod support;
 use std::fs;
 use std::path::{Path, PathBuf};

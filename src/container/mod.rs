@@ -121,7 +121,7 @@ fn intent(plan: &Plan) -> Result<Record> {
         created: record::rfc3339(process::now()),
         owner: sys::cred::euid(),
         pid: 0,
-        start_time: 0,
+        identity: 0,
         boot_id: record::boot_id()?,
         cgroup: plan.cgroup.as_ref().map(cgroup::traces).transpose()?.unwrap_or_default(),
         namespaces: plan.namespaces.flags(),

@@ -53,23 +53,22 @@ impl Container {
         }
     }
 
-    /// The first process, if it lives: same number, same start time, same boot, and no zombie.
+    /// The first process, if it lives: the same process in the same boot, and no zombie.
     pub fn process(&self) -> Result<Option<OwnedFd>> {
         if self.record.pid == 0 || self.record.boot_id != record::boot_id()? {
             return Ok(None);
         }
         let pidfd = match process::pidfd_open(self.record.pid) {
             Ok(pidfd) => pidfd,
-            Err(e) if e.errno() == libc::ESRCH => return Ok(None),
+            // EINVAL: dead, and its number is still that of a process group (before Linux 6.12).
+            Err(e) if matches!(e.errno(), libc::ESRCH | libc::EINVAL) => return Ok(None),
             Err(e) => return Err(e),
         };
-        // Looked at after the descriptor was opened: the number cannot have changed its owner in between unnoticed.
-        match record::process_stat(self.record.pid) {
-            Some((state, start)) if start == self.record.start_time && state != 'Z' && state != 'X' => {
-                Ok(Some(pidfd))
-            }
-            _ => Ok(None),
-        }
+        // Looked at through the descriptor: the number cannot have changed its owner in between unnoticed. A zombie is
+        // readable, and as good as gone.
+        let same = record::identity(self.record.pid, pidfd.as_fd())? == Some(self.record.identity);
+        let ended = fd::poll(&[(pidfd.as_fd(), libc::POLLIN)], 0)?[0];
+        Ok((same && !ended).then_some(pidfd))
     }
 
     pub fn status(&self) -> Result<Status> {

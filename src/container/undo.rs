@@ -33,9 +33,8 @@ impl<'a> Undo<'a> {
     pub fn child(&mut self, child: &Child) -> Result<()> {
         self.pidfd =
             Some(child.pidfd.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
-        let start = record::process_stat(child.pid).map(|(_, start)| start);
         self.record.pid = child.pid;
-        self.record.start_time = start.unwrap_or(0);
+        self.record.identity = record::identity(child.pid, child.pidfd.as_fd())?.unwrap_or(0);
         Ok(())
     }
 

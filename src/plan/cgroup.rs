@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
-use super::Options;
 use super::devices::{self, Rule};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -49,17 +48,7 @@ pub struct V1Plan {
 }
 
 impl CgroupPlan {
-    pub fn new(id: &str, linux: &Linux, options: &Options, host: &Host) -> Result<Option<Self>> {
-        if options.systemd_cgroup {
-            if !host.systemd {
-                return Err(Error::new(
-                    "--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager",
-                )
-                .next("leave the flag out"));
-            }
-            return Err(Error::new("--systemd-cgroup: the systemd cgroup driver is not supported by this version")
-                .next("leave the flag out; the engine's setting is usually called cgroup driver or manager: cgroupfs"));
-        }
+    pub fn new(id: &str, linux: &Linux, host: &Host) -> Result<Option<Self>> {
         let path = path(id, linux, host)?;
         let nothing = LinuxResources::default();
         let resources = linux.resources().as_ref().unwrap_or(&nothing);

@@ -58,8 +58,8 @@ pub fn load_device_program(program: &[Instruction]) -> Result<OwnedFd> {
         ..Default::default()
     };
     attr.prog_name[..11].copy_from_slice(b"jug_devices");
-    // SAFETY: the attribute, the program and the licence string live across the call; the size is the attribute's.
     let fd = check!(
+        // SAFETY: the attribute, the program and the licence string live across the call; the size is the attribute's.
         unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<LoadAttr>()) },
         "bpf(BPF_PROG_LOAD, CGROUP_DEVICE, {} instructions)",
         program.len()
@@ -76,8 +76,8 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
         attach_flags: BPF_F_ALLOW_MULTI,
         replace_bpf_fd: 0,
     };
-    // SAFETY: the attribute lives across the call; the size is its own.
     check!(
+        // SAFETY: the attribute lives across the call; the size is its own.
         unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attr, size_of::<AttachAttr>()) },
         "bpf(BPF_PROG_ATTACH, {}, BPF_CGROUP_DEVICE)",
         shown(cgroup)

@@ -103,8 +103,8 @@ pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
 /// The CLONE_NEW* flag of a namespace descriptor (NS_GET_NSTYPE, ioctl_ns(2)).
 pub fn namespace_type(fd: BorrowedFd<'_>) -> Result<i32> {
     const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
-    // SAFETY: the request takes no argument.
     check!(
+        // SAFETY: the request takes no argument.
         unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) },
         "ioctl([{}], NS_GET_NSTYPE)",
         fd.as_raw_fd()

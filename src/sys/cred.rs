@@ -27,8 +27,8 @@ pub fn setresgid(gid: u32) -> Result<()> {
 }
 
 pub fn setgroups(groups: &[u32]) -> Result<()> {
-    // SAFETY: groups is valid for its length.
     check!(
+        // SAFETY: groups is valid for its length.
         unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) },
         "setgroups({groups:?})"
     )?;
@@ -52,8 +52,8 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
         [low(effective), low(permitted), low(inheritable)],
         [high(effective), high(permitted), high(inheritable)],
     ];
-    // SAFETY: version 3 takes exactly two data elements of three u32 each.
     check!(
+        // SAFETY: version 3 takes exactly two data elements of three u32 each.
         unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) },
         "capset(effective {effective:#x}, permitted {permitted:#x}, inheritable {inheritable:#x})"
     )?;
@@ -99,14 +99,14 @@ pub fn in_bounding_set(wanted: u64) -> u64 {
 
 /// Makes the ambient set exactly `set`: cleared, then raised one by one (capabilities(7)).
 pub fn set_ambient(set: u64) -> Result<()> {
-    // SAFETY: plain integers.
     check!(
+        // SAFETY: plain integers.
         unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) },
         "prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)"
     )?;
     for cap in (0..64u64).filter(|cap| set & (1 << cap) != 0) {
-        // SAFETY: plain integers.
         check!(
+            // SAFETY: plain integers.
             unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, cap, 0, 0) },
             "prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, {cap})"
         )?;

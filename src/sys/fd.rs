@@ -143,8 +143,8 @@ pub fn ensure_stdio() -> Result<()> {
 
 pub fn set_cloexec(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
     let flag = if on { libc::FD_CLOEXEC } else { 0 };
-    // SAFETY: plain fcntl on an open descriptor.
     check!(
+        // SAFETY: plain fcntl on an open descriptor.
         unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flag) },
         "fcntl({}, F_SETFD, {flag})",
         shown(fd)
@@ -163,9 +163,9 @@ pub fn close_between(first: RawFd, last: u32) -> Result<()> {
 }
 
 fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
-    // SAFETY: no OwnedFd in the range is dropped afterwards: the only caller is the child right before it waits for
-    // start or execs, and it leaves by exec or _exit, never by unwinding.
     check!(
+        // SAFETY: no OwnedFd in the range is dropped afterwards: the only caller is the child right before it waits for
+        // start or execs, and it leaves by exec or _exit, never by unwinding.
         unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) },
         "close_range({first}, {last}, {flags})"
     )?;
@@ -188,8 +188,8 @@ pub fn poll(fds: &[(BorrowedFd<'_>, i16)], timeout_ms: i32) -> Result<Vec<bool>>
 
 /// A copy of `fd` with the lowest free number from `least` on, close-on-exec.
 pub fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> Result<OwnedFd> {
-    // SAFETY: plain fcntl on an open descriptor.
     let copy = check!(
+        // SAFETY: plain fcntl on an open descriptor.
         unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) },
         "fcntl({}, F_DUPFD_CLOEXEC, {least})",
         shown(fd)

@@ -64,8 +64,8 @@ impl FsContext {
     /// Makes the superblock and a detached mount of it with these attributes (fsmount(2)).
     pub fn mount(&self, attributes: u64) -> Result<OwnedFd> {
         self.config(FSCONFIG_CMD_CREATE, "", None)?;
-        // SAFETY: plain call; 1 is FSMOUNT_CLOEXEC.
         let fd = check!(
+            // SAFETY: plain call; 1 is FSMOUNT_CLOEXEC.
             unsafe { libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), 1, attributes) },
             "fsmount({:?}, {attributes:#x})",
             self.name
@@ -78,8 +78,9 @@ impl FsContext {
         let v = value.map(|v| c_bytes(v.as_bytes())).transpose()?;
         let key_ptr = if key.is_empty() { std::ptr::null() } else { k.as_ptr() };
         let value_ptr = v.as_ref().map_or(std::ptr::null(), |v| v.as_ptr());
-        // SAFETY: the pointers are NUL-terminated strings that live across the call, or null where the command has none.
         let ret = check!(
+            // SAFETY: the pointers are NUL-terminated strings that live across the call, or null where the command has
+            // none.
             unsafe { libc::syscall(libc::SYS_fsconfig, self.fd.as_raw_fd(), command, key_ptr, value_ptr, 0) },
             "fsconfig({:?}, {}{}{})",
             self.name,
@@ -114,8 +115,8 @@ pub fn open_tree(dir: BorrowedFd<'_>, path: &Path, recursive: bool, nofollow: bo
     if nofollow {
         flags |= libc::AT_SYMLINK_NOFOLLOW as u32;
     }
-    // SAFETY: c is a valid NUL-terminated string.
     let fd = check!(
+        // SAFETY: c is a valid NUL-terminated string.
         unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), c.as_ptr(), flags) },
         "open_tree({}, {path:?}, {}OPEN_TREE_CLONE)",
         shown(dir),
@@ -135,8 +136,8 @@ pub fn attach_at(tree: BorrowedFd<'_>, path: &Path) -> Result<()> {
 }
 
 fn move_mount(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &CStr, flags: u32) -> Result<()> {
-    // SAFETY: both strings are NUL-terminated; the flags say that the source string is empty.
     check!(
+        // SAFETY: both strings are NUL-terminated; the flags say that the source string is empty.
         unsafe {
             libc::syscall(
                 libc::SYS_move_mount,
@@ -181,8 +182,8 @@ pub fn set_idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>, recursive: bool)
 
 fn setattr(mount: BorrowedFd<'_>, attr: MountAttr, recursive: bool) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH as u32 | if recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: attr lives across the call and the size is its own.
     check!(
+        // SAFETY: attr lives across the call and the size is its own.
         unsafe {
             libc::syscall(
                 libc::SYS_mount_setattr,
@@ -206,8 +207,8 @@ fn setattr(mount: BorrowedFd<'_>, attr: MountAttr, recursive: bool) -> Result<()
 /// Changes the propagation type of the mount at a trusted absolute path (mount(2) with MS_SLAVE, MS_PRIVATE, ...).
 pub fn set_propagation(path: &Path, flags: u64) -> Result<()> {
     let c = c_path(path)?;
-    // SAFETY: the strings are NUL-terminated or null; the kernel ignores source, type and data here.
     check!(
+        // SAFETY: the strings are NUL-terminated or null; the kernel ignores source, type and data here.
         unsafe { libc::mount(std::ptr::null(), c.as_ptr(), std::ptr::null(), flags, std::ptr::null()) },
         "mount(\"\", {path:?}, propagation {flags:#x})"
     )?;
@@ -216,8 +217,8 @@ pub fn set_propagation(path: &Path, flags: u64) -> Result<()> {
 
 /// Makes the current directory the root and stacks the old root on top of it (pivot_root(2), NOTES: pivot_root(".", ".")).
 pub fn pivot_here() -> Result<()> {
-    // SAFETY: both are constant NUL-terminated strings.
     check!(
+        // SAFETY: both are constant NUL-terminated strings.
         unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) },
         "pivot_root(\".\", \".\")"
     )?;
@@ -233,8 +234,8 @@ pub fn detach_here() -> Result<()> {
 
 /// mount(2) MS_MOVE of the current directory onto `/`, for roots that cannot be pivoted (initramfs).
 pub fn move_here_to_root() -> Result<()> {
-    // SAFETY: constant NUL-terminated strings; type and data are ignored for MS_MOVE.
     check!(
+        // SAFETY: constant NUL-terminated strings; type and data are ignored for MS_MOVE.
         unsafe {
             libc::mount(c".".as_ptr(), c"/".as_ptr(), std::ptr::null(), libc::MS_MOVE, std::ptr::null())
         },

@@ -62,8 +62,8 @@ pub fn open(path: &Path, flags: i32) -> Result<OwnedFd> {
 
 pub fn openat(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32) -> Result<OwnedFd> {
     let c = c_path(path)?;
-    // SAFETY: c is a valid NUL-terminated string; mode is only read when O_CREAT asks for it.
     let fd = check!(
+        // SAFETY: c is a valid NUL-terminated string; mode is only read when O_CREAT asks for it.
         unsafe { libc::openat(dir.as_raw_fd(), c.as_ptr(), flags | libc::O_CLOEXEC, mode as libc::c_uint) },
         "openat({}, {path:?}, {flags:#x})",
         shown(dir)
@@ -73,8 +73,8 @@ pub fn openat(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32) -> Result
 
 pub fn mkdirat(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<()> {
     let c = c_path(name)?;
-    // SAFETY: c is a valid NUL-terminated string.
     check!(
+        // SAFETY: c is a valid NUL-terminated string.
         unsafe { libc::mkdirat(dir.as_raw_fd(), c.as_ptr(), mode) },
         "mkdirat({}, {name:?}, {mode:#o})",
         shown(dir)
@@ -86,8 +86,8 @@ pub fn mkdirat(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<()> {
 pub fn mknodat(dir: BorrowedFd<'_>, name: &Path, mode: u32, device: (u32, u32)) -> Result<()> {
     let c = c_path(name)?;
     let dev = libc::makedev(device.0, device.1);
-    // SAFETY: c is a valid NUL-terminated string.
     check!(
+        // SAFETY: c is a valid NUL-terminated string.
         unsafe { libc::mknodat(dir.as_raw_fd(), c.as_ptr(), mode, dev) },
         "mknodat({}, {name:?}, {mode:#o}, {}:{})",
         shown(dir),
@@ -99,8 +99,8 @@ pub fn mknodat(dir: BorrowedFd<'_>, name: &Path, mode: u32, device: (u32, u32)) 
 
 pub fn symlinkat(target: &Path, dir: BorrowedFd<'_>, name: &Path) -> Result<()> {
     let (t, n) = (c_path(target)?, c_path(name)?);
-    // SAFETY: both are valid NUL-terminated strings.
     check!(
+        // SAFETY: both are valid NUL-terminated strings.
         unsafe { libc::symlinkat(t.as_ptr(), dir.as_raw_fd(), n.as_ptr()) },
         "symlinkat({target:?}, {}, {name:?})",
         shown(dir)
@@ -110,8 +110,8 @@ pub fn symlinkat(target: &Path, dir: BorrowedFd<'_>, name: &Path) -> Result<()> 
 
 pub fn unlinkat(dir: BorrowedFd<'_>, name: &Path, flags: i32) -> Result<()> {
     let c = c_path(name)?;
-    // SAFETY: c is a valid NUL-terminated string.
     check!(
+        // SAFETY: c is a valid NUL-terminated string.
         unsafe { libc::unlinkat(dir.as_raw_fd(), c.as_ptr(), flags) },
         "unlinkat({}, {name:?}, {flags:#x})",
         shown(dir)
@@ -122,8 +122,8 @@ pub fn unlinkat(dir: BorrowedFd<'_>, name: &Path, flags: i32) -> Result<()> {
 /// renameat2(2) within one directory; `flags` may carry RENAME_NOREPLACE.
 pub fn renameat(dir: BorrowedFd<'_>, from: &Path, to: &Path, flags: u32) -> Result<()> {
     let (f, t) = (c_path(from)?, c_path(to)?);
-    // SAFETY: both are valid NUL-terminated strings.
     check!(
+        // SAFETY: both are valid NUL-terminated strings.
         unsafe {
             libc::syscall(
                 libc::SYS_renameat2,
@@ -145,8 +145,8 @@ pub fn readlinkat(dir: BorrowedFd<'_>, name: &Path) -> Result<std::path::PathBuf
     use std::os::unix::ffi::OsStringExt;
     let c = c_path(name)?;
     let mut buf = vec![0u8; libc::PATH_MAX as usize];
-    // SAFETY: buf is valid for writes of its length.
     let n = check!(
+        // SAFETY: buf is valid for writes of its length.
         unsafe { libc::readlinkat(dir.as_raw_fd(), c.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) },
         "readlinkat({}, {name:?})",
         shown(dir)
@@ -159,8 +159,8 @@ pub fn readlinkat(dir: BorrowedFd<'_>, name: &Path) -> Result<std::path::PathBuf
 pub fn stat(dir: BorrowedFd<'_>, name: &Path) -> Result<libc::stat> {
     let c = c_path(name)?;
     let mut st = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: st is valid for the kernel to fill; it is read only after success.
     check!(
+        // SAFETY: st is valid for the kernel to fill; it is read only after success.
         unsafe {
             libc::fstatat(
                 dir.as_raw_fd(),
@@ -200,8 +200,8 @@ pub fn fchown(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
 /// fchownat(2) on a name in `dir`, never following a symbolic link.
 pub fn chownat(dir: BorrowedFd<'_>, name: &Path, uid: u32, gid: u32) -> Result<()> {
     let c = c_path(name)?;
-    // SAFETY: c is a valid NUL-terminated string.
     check!(
+        // SAFETY: c is a valid NUL-terminated string.
         unsafe { libc::fchownat(dir.as_raw_fd(), c.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) },
         "fchownat({}, {name:?}, {uid}, {gid})",
         shown(dir)
@@ -254,8 +254,8 @@ pub fn umask(mask: u32) -> u32 {
 /// Whether the caller may execute `path` (faccessat2(2) with the effective ids).
 pub fn executable(path: &Path) -> Result<()> {
     let c = c_path(path)?;
-    // SAFETY: c is a valid NUL-terminated string.
     check!(
+        // SAFETY: c is a valid NUL-terminated string.
         unsafe {
             libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, c.as_ptr(), libc::X_OK, libc::AT_EACCESS)
         },
@@ -271,8 +271,8 @@ pub fn list(dir: BorrowedFd<'_>) -> Result<Vec<std::ffi::OsString>> {
     let mut names = Vec::new();
     let mut buf = vec![0u8; 32 * 1024];
     loop {
-        // SAFETY: buf is valid for writes of its length.
         let n = check!(
+            // SAFETY: buf is valid for writes of its length.
             unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buf.as_mut_ptr(), buf.len()) },
             "getdents64({})",
             dir.as_raw_fd()

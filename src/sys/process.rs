@@ -79,10 +79,20 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     Ok(owned(fd))
 }
 
+/// A number that no other process of this boot has or will have: the inode of its pidfd, where pidfds have inodes of
+/// their own (pidfs, Linux 6.9); `None` before.
+pub fn pidfd_identity(pidfd: BorrowedFd<'_>) -> Result<Option<u64>> {
+    const PIDFS_MAGIC: i64 = 0x5049_4446;
+    if super::path::fs_magic(pidfd)? != PIDFS_MAGIC {
+        return Ok(None);
+    }
+    Ok(Some(super::path::stat(pidfd, std::path::Path::new(""))?.st_ino))
+}
+
 /// Sends a signal to exactly the process behind the descriptor (pidfd_send_signal(2)); 0 only asks.
 pub fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
-    // SAFETY: plain call; the siginfo pointer may be null.
     check!(
+        // SAFETY: plain call; the siginfo pointer may be null.
         unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
@@ -138,16 +148,16 @@ pub fn execve_fd(file: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> Err
 /// A sealed, executable copy of `source` in memory (memfd_create(2) with all seals).
 pub fn sealed_copy(source: BorrowedFd<'_>) -> Result<OwnedFd> {
     let len = super::path::stat(source, std::path::Path::new(""))?.st_size as usize;
-    // SAFETY: constant name; the flags are MFD_CLOEXEC|MFD_ALLOW_SEALING.
     let fd = check!(
+        // SAFETY: constant name; the flags are MFD_CLOEXEC|MFD_ALLOW_SEALING.
         unsafe { libc::syscall(libc::SYS_memfd_create, c"jug-oci".as_ptr(), 3) },
         "memfd_create(\"jug-oci\")"
     )?;
     let copy = owned(fd);
     let mut done = 0;
     while done < len {
-        // SAFETY: plain sendfile between two open files; the offset pointer may be null.
         let n = check!(
+            // SAFETY: plain sendfile between two open files; the offset pointer may be null.
             unsafe { libc::sendfile(copy.as_raw_fd(), source.as_raw_fd(), std::ptr::null_mut(), len - done) },
             "sendfile(memfd, {}, {})",
             shown(source),
@@ -196,8 +206,8 @@ pub fn set_name(name: &str) {
 /// Sets the limits of a process (prlimit(2)); `pid` 0 is the caller.
 pub fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
-    // SAFETY: limit lives across the call; the old-limit pointer may be null.
     check!(
+        // SAFETY: limit lives across the call; the old-limit pointer may be null.
         unsafe {
             libc::syscall(
                 libc::SYS_prlimit64,
@@ -242,8 +252,8 @@ pub struct SchedAttr {
 
 pub fn set_scheduler(attr: SchedAttr) -> Result<()> {
     let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..attr };
-    // SAFETY: attr lives across the call and carries its own size.
     check!(
+        // SAFETY: attr lives across the call and carries its own size.
         unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) },
         "sched_setattr(policy {}, nice {}, priority {})",
         attr.policy,
@@ -260,8 +270,8 @@ pub fn set_affinity(cpus: &[usize]) -> Result<()> {
         let word = mask.get_mut(cpu / 64).ok_or_else(|| Error::new(format!("CPU {cpu} is out of range")))?;
         *word |= 1 << (cpu % 64);
     }
-    // SAFETY: mask is valid for its size.
     check!(
+        // SAFETY: mask is valid for its size.
         unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&mask), mask.as_ptr()) },
         "sched_setaffinity({cpus:?})"
     )?;
@@ -285,8 +295,8 @@ pub fn set_mempolicy(mode: u32, nodes: &[usize]) -> Result<()> {
     }
     let (pointer, bits) =
         if nodes.is_empty() { (std::ptr::null(), 0) } else { (mask.as_ptr(), 64 * mask.len()) };
-    // SAFETY: the mask is valid for `bits` bits, or null with none.
     check!(
+        // SAFETY: the mask is valid for `bits` bits, or null with none.
         unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) },
         "set_mempolicy({mode:#x}, {nodes:?})"
     )?;

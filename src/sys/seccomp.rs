@@ -13,8 +13,8 @@ pub fn load(program: &[libc::sock_filter], flags: u32) -> Result<Option<OwnedFd>
     let len = u16::try_from(program.len())
         .map_err(|_| Error::new(format!("a seccomp filter of {} instructions is too long", program.len())))?;
     let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    // SAFETY: fprog points to `len` instructions that live across the call; the kernel copies and checks them.
     let ret = check!(
+        // SAFETY: fprog points to `len` instructions that live across the call; the kernel copies and checks them.
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) },
         "seccomp(SECCOMP_SET_MODE_FILTER, {flags:#x}, {len} instructions)"
     )

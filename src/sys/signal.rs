@@ -33,13 +33,13 @@ pub fn number(name: &str) -> Option<i32> {
 /// Blocks every signal and returns a descriptor that reads them (signalfd(2)).
 pub fn block_all() -> Result<OwnedFd> {
     let all = full_set();
-    // SAFETY: all is an initialised set; the old-set pointer may be null.
     check!(
+        // SAFETY: all is an initialised set; the old-set pointer may be null.
         unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut()) },
         "sigprocmask(SIG_BLOCK)"
     )?;
-    // SAFETY: all is an initialised set; -1 asks for a new descriptor.
     let fd = check!(
+        // SAFETY: all is an initialised set; -1 asks for a new descriptor.
         unsafe { libc::signalfd(-1, &raw const all, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) },
         "signalfd()"
     )?;

@@ -10,15 +10,15 @@ use crate::error::Result;
 /// Unlocks a master and opens its slave by descriptor, never by name (TIOCGPTPEER, ioctl_tty(2)).
 pub fn open_slave(master: BorrowedFd<'_>) -> Result<OwnedFd> {
     let unlock: i32 = 0;
-    // SAFETY: TIOCSPTLCK reads one int.
     check!(
+        // SAFETY: TIOCSPTLCK reads one int.
         unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) },
         "ioctl({}, TIOCSPTLCK)",
         shown(master)
     )?;
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
-    // SAFETY: TIOCGPTPEER takes open flags and returns a descriptor.
     let fd = check!(
+        // SAFETY: TIOCGPTPEER takes open flags and returns a descriptor.
         unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) },
         "ioctl({}, TIOCGPTPEER)",
         shown(master)
@@ -36,8 +36,8 @@ pub fn set_controlling(tty: BorrowedFd<'_>) -> Result<()> {
 /// Window size in characters: (rows, columns).
 pub fn size(tty: BorrowedFd<'_>) -> Result<(u16, u16)> {
     let mut ws = MaybeUninit::<libc::winsize>::zeroed();
-    // SAFETY: ws is valid for the kernel to fill.
     check!(
+        // SAFETY: ws is valid for the kernel to fill.
         unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGWINSZ, ws.as_mut_ptr()) },
         "ioctl({}, TIOCGWINSZ)",
         shown(tty)
@@ -49,8 +49,8 @@ pub fn size(tty: BorrowedFd<'_>) -> Result<(u16, u16)> {
 
 pub fn set_size(tty: BorrowedFd<'_>, rows: u16, columns: u16) -> Result<()> {
     let ws = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: ws lives across the call.
     check!(
+        // SAFETY: ws lives across the call.
         unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ, &raw const ws) },
         "ioctl({}, TIOCSWINSZ, {rows}x{columns})",
         shown(tty)

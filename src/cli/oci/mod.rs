@@ -68,6 +68,10 @@ struct GlobalFlags {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one value, made once: boxes would only be allocations"
+)]
 enum Verb {
     Create(create::Create),
     Delete(delete::Delete),
@@ -93,6 +97,21 @@ pub struct Globals {
 }
 
 impl Globals {
+    fn refuse_systemd(&self) -> Result<()> {
+        if !self.systemd_cgroup {
+            return Ok(());
+        }
+        Err(if crate::host::Host::has_systemd() {
+            Error::new("--systemd-cgroup: the systemd cgroup driver is not supported by this version")
+                .next("leave the flag out; the engine's setting is usually called cgroup driver or manager: cgroupfs")
+        } else {
+            Error::new(
+                "--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager",
+            )
+            .next("leave the flag out")
+        })
+    }
+
     /// The existing state root.
     fn root(&self) -> Result<Root> {
         Root::open(&self.root, false)
@@ -152,6 +171,7 @@ impl CreateFlags {
 
     /// The bundle with what the environment adds, and the options; the descriptors to keep are there.
     fn prepare(&self, globals: &Globals) -> Result<(crate::bundle::Bundle, Options)> {
+        globals.refuse_systemd()?;
         let listen = listen_fds();
         let preserve_fds = self.preserve_fds + listen;
         container::check_preserved(preserve_fds)?;
@@ -163,12 +183,7 @@ impl CreateFlags {
         }
         bundle.warnings.iter().for_each(|w| log::warn(w));
         bundle.warnings.clear();
-        let options = Options {
-            no_pivot: self.no_pivot,
-            no_new_keyring: self.no_new_keyring,
-            preserve_fds,
-            systemd_cgroup: globals.systemd_cgroup,
-        };
+        let options = Options { no_pivot: self.no_pivot, no_new_keyring: self.no_new_keyring, preserve_fds };
         Ok((bundle, options))
     }
 
