@@ -134,7 +134,8 @@ impl Root {
             .why("another process is making or deleting it"))
     }
 
-    /// Removes the directory of a create that died before its intent: nothing outside was touched. `false`: it is in use.
+    /// Removes the directory of a create that died before its intent: nothing outside was touched. `false`: it is in
+    /// use.
     fn sweep(&self, id: &Id) -> Result<bool> {
         let Some(entry) = self.try_entry(id)? else { return Ok(true) };
         if !entry.lock(false)? || entry.record()?.is_some() {

@@ -28,8 +28,8 @@ pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve:
     })
 }
 
-/// The same for a path that may well be absent: the inner error is the bare number, since its words would cost more than
-/// the call.
+/// The same for a path that may well be absent: the inner error is the bare number, since its words would cost more
+/// than the call.
 pub fn openat2_errno(
     dir: BorrowedFd<'_>,
     path: &Path,
@@ -277,7 +277,8 @@ pub fn executable(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a file lies where nobody can write it: asked of the mount, since a privileged caller may write anything else.
+/// Whether a file lies where nobody can write it: asked of the mount, since a privileged caller may write anything
+/// else.
 pub fn on_read_only_mount(path: &Path) -> bool {
     let Ok(c) = c_path(path) else { return false };
     // SAFETY: c is a valid NUL-terminated string.
