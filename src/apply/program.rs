@@ -151,8 +151,9 @@ impl Program {
                 }
                 _ => plain,
             },
-            (libc::EACCES, _) => plain
-                .why("this user may not execute the file, its interpreter or a directory on the way, or the mount is noexec"),
+            (libc::EACCES, _) => plain.why(
+                "this user may not execute the file, its interpreter or a directory above, or it is noexec",
+            ),
             (libc::E2BIG, _) => plain.why("arguments and environment are too long together"),
             (0, _) => error,
             _ => plain,
