@@ -67,10 +67,13 @@ fn place(mount: &Path, path: &Path) -> Result<Place> {
     let mut foreign = 0;
     let mut dir = hierarchy(mount)?;
     for part in path {
-        match descend(dir.as_fd(), Path::new(part)) {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        match sys::path::openat2_errno(dir.as_fd(), Path::new(part), flags, 0, WALK)? {
             Ok(next) => dir = next,
-            Err(e) if e.errno() == libc::ENOENT => break,
-            Err(e) => return Err(e.context(format_args!("cgroup {}", path.display()))),
+            Err(libc::ENOENT) => break,
+            Err(e) => {
+                return Err(Error::call(format_args!("opening {part:?} of cgroup {}", path.display()), e));
+            }
         }
         foreign += 1;
     }

@@ -18,6 +18,7 @@ pub mod status;
 pub mod sync;
 pub mod undo;
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -73,7 +74,8 @@ fn make(
     handles: &Handles,
     start: bool,
 ) -> Result<Made> {
-    let plan = Plan::new(id.as_str(), bundle, options, &Host::look(&bundle.spec)?)?;
+    // Never freed: the process ends with it.
+    let plan = ManuallyDrop::new(Plan::new(id.as_str(), bundle, options, &Host::look(&bundle.spec)?)?);
     opened::check_root(&plan)?;
     crate::cli::log::debug(&format!("container {} is planned from {}", plan.id, plan.bundle.display()));
     let entry = root.claim(id)?;

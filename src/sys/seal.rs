@@ -202,7 +202,7 @@ unsafe fn syscall(number: libc::c_long, a: usize, b: usize, c: usize, d: usize, 
 /// belongs to somebody whom an unprivileged container can never be.
 pub fn ensure() -> Result<()> {
     let exe = Path::new(SELF_EXE);
-    if path::statfs(exe).is_some_and(|(_, flags)| flags & libc::ST_RDONLY != 0) {
+    if path::on_read_only_mount(exe) {
         return Ok(());
     }
     let file = path::open(exe, libc::O_RDONLY)

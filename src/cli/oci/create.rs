@@ -22,6 +22,8 @@ impl Create {
         }
         seal::ensure()?;
         let (bundle, options) = self.flags.prepare(globals)?;
+        // Never freed: the process ends with it.
+        let bundle = std::mem::ManuallyDrop::new(bundle);
         check_console(&bundle, self.flags.console_socket.is_some(), true)?;
         let root = globals.make_root()?;
         container::create(&root, &id, &bundle, &options, &self.flags.handles())

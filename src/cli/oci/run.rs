@@ -34,6 +34,8 @@ impl Run {
         }
         seal::ensure()?;
         let (bundle, options) = self.flags.prepare(globals)?;
+        // Never freed: the process ends with it.
+        let bundle = std::mem::ManuallyDrop::new(bundle);
         check_console(&bundle, self.flags.console_socket.is_some(), self.detach)?;
         let root = globals.make_root()?;
         let foreground = if self.detach { None } else { Some(Foreground::new(!self.no_subreaper)?) };
