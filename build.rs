@@ -8,6 +8,7 @@ fn main() {
     println!("cargo:rustc-link-arg-bin=jug-oci=-Wl,-z,noseparate-code");
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/logs/HEAD");
     let commit = Command::new("git")
         .args(["rev-parse", "--short=12", "HEAD"])
         .output()

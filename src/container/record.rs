@@ -127,7 +127,8 @@ impl Root {
             // A `delete -f` may take the still empty directory away between these two calls: then make it again.
             let Ok(dir) = self.enter(name) else { continue };
             if sys::fd::flock(dir.as_fd(), libc::LOCK_EX | libc::LOCK_NB)? && self.is_current(name, &dir)? {
-                return Ok(Entry { dir, root: self.dir.try_clone().map_err(io("dup"))?, id: id.clone() });
+                let root = self.dir.try_clone().map_err(io("dup"))?;
+                return Ok(Entry { dir, root, id: id.clone(), locked: true.into() });
             }
         }
         Err(Error::new("container with given ID already exists")
@@ -154,7 +155,7 @@ impl Root {
         match self.enter(Path::new(id.as_str())) {
             Ok(dir) => {
                 let root = self.dir.try_clone().map_err(io("dup"))?;
-                Ok(Some(Entry { dir, root, id: id.clone() }))
+                Ok(Some(Entry { dir, root, id: id.clone(), locked: false.into() }))
             }
             Err(e) if e.errno() == libc::ENOENT => Ok(None),
             Err(e) => Err(e),
@@ -204,6 +205,8 @@ pub struct Entry {
     dir: OwnedFd,
     root: OwnedFd,
     pub id: Id,
+    /// This process holds the lock by this very descriptor.
+    locked: std::cell::Cell<bool>,
 }
 
 impl Entry {
@@ -213,10 +216,17 @@ impl Entry {
 
     /// Takes the lock that every change of the container needs; it goes with this value. `Ok(false)`: held by another.
     pub fn lock(&self, wait: bool) -> Result<bool> {
-        sys::fd::flock(self.dir.as_fd(), libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB })
+        let got = sys::fd::flock(self.dir.as_fd(), libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB })?;
+        self.locked.set(got);
+        Ok(got)
+    }
+
+    pub fn is_locked(&self) -> bool {
+        self.locked.get()
     }
 
     pub fn unlock(&self) -> Result<()> {
+        self.locked.set(false);
         sys::fd::flock(self.dir.as_fd(), libc::LOCK_UN).map(drop)
     }
 
@@ -271,9 +281,11 @@ impl Entry {
     /// Removes the directory with everything in it; what is gone already is no error.
     pub fn erase(&self) -> Result<()> {
         let gone = |e: Error| if e.errno() == libc::ENOENT { Ok(()) } else { Err(e) };
-        for name in [CONFIG, START, STATE] {
+        // The record goes last: whatever is killed before finds it again.
+        for name in sys::path::list(self.dir.as_fd())?.iter().filter(|name| *name != STATE) {
             sys::path::unlinkat(self.dir.as_fd(), Path::new(name), 0).or_else(gone)?;
         }
+        sys::path::unlinkat(self.dir.as_fd(), Path::new(STATE), 0).or_else(gone)?;
         let name = Path::new(self.id.as_str());
         sys::path::unlinkat(self.root.as_fd(), name, libc::AT_REMOVEDIR).or_else(gone)
     }

@@ -74,6 +74,9 @@ impl Container {
     pub fn status(&self) -> Result<Status> {
         if self.record.phase == Phase::Creating {
             // Whoever makes it holds the lock; nobody does any more after a SIGKILL.
+            if self.entry.is_locked() {
+                return Ok(Status::Stopped);
+            }
             let shared = libc::LOCK_SH | libc::LOCK_NB;
             let file = path::openat(self.entry.dir(), Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
             return Ok(if fd::flock(file.as_fd(), shared)? { Status::Stopped } else { Status::Creating });

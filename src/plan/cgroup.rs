@@ -64,6 +64,10 @@ impl CgroupPlan {
         let devices = devices::rules(resources.devices().as_deref().unwrap_or_default())?;
         let device_program =
             (!host.rootless && !devices::allows_everything(&devices)).then(|| devices::program(&devices));
+        // Jumps hold 16 bits; beyond that the program would be a wrong one.
+        if device_program.as_ref().is_some_and(|p| p.len() > 30_000) {
+            return Err(Error::new("/linux/resources/devices: too many rules for one device program"));
+        }
         let optional = host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
         let mut plan =
             Self { mount, path, writes: Vec::new(), v1: Vec::new(), devices, device_program, optional };

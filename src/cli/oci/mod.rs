@@ -238,12 +238,8 @@ pub fn main() -> i32 {
     }
     let name = own_name();
     let (args, verb) = go_arguments(std::env::args_os().collect());
-    if args
-        .iter()
-        .skip(1)
-        .take_while(|a| a.to_string_lossy().starts_with('-'))
-        .any(|a| a == "--version" || a == "-v")
-    {
+    let before_verb = |a: &&OsString| verb.as_deref().is_none_or(|verb| *a != verb);
+    if args.iter().skip(1).take_while(before_verb).any(|a| a == "--version" || a == "-v") {
         log::print(&version(&name));
         return 0;
     }
