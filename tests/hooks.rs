@@ -436,7 +436,8 @@ fn hooks_do_not_write_into_the_containers_output() {
 #[test]
 fn a_hook_that_says_much_does_not_hang() {
     let b = Bundle::new();
-    let script = "i=0; while [ $i -lt 4000 ]; do echo 'a line of words that nobody will ever want to read' >&2; i=$((i+1)); done";
+    let script =
+        "i=0; while [ $i -lt 5000 ]; do echo 'words that nobody will want to read' >&2; i=$((i+1)); done";
     add(&b, "createRuntime", json!({ "path": "/bin/sh", "args": ["sh", "-c", script] }));
     b.run_args(&["/bin/true"]).ok();
 }

@@ -70,7 +70,8 @@ fn feed(child: &mut Child, state: &[u8]) {
 /// passed, and the hook's process group was killed.
 fn wait(child: &mut Child, hook: &Hook) -> std::io::Result<(Option<ExitStatus>, Vec<u8>)> {
     let deadline = hook.timeout.map(|timeout| Instant::now() + timeout);
-    let pidfd = pidfd_open(child.id() as i32).map_err(|e| std::io::Error::from_raw_os_error(e.errno()))?;
+    let gone = || std::io::Error::from_raw_os_error(libc::ESRCH);
+    let pidfd = pidfd_open(child.id() as i32).ok().flatten().ok_or_else(gone)?;
     let mut stderr = child.stderr.take();
     let mut words = Vec::new();
     loop {

@@ -58,12 +58,7 @@ impl Container {
         if self.record.pid == 0 || self.record.boot_id != record::boot_id()? {
             return Ok(None);
         }
-        let pidfd = match process::pidfd_open(self.record.pid) {
-            Ok(pidfd) => pidfd,
-            // EINVAL: dead, and its number is still that of a process group (before Linux 6.12).
-            Err(e) if matches!(e.errno(), libc::ESRCH | libc::EINVAL) => return Ok(None),
-            Err(e) => return Err(e),
-        };
+        let Some(pidfd) = process::pidfd_open(self.record.pid)? else { return Ok(None) };
         // Looked at through the descriptor: the number cannot have changed its owner in between unnoticed. A zombie is
         // readable, and as good as gone.
         let same = record::identity(self.record.pid, pidfd.as_fd())? == Some(self.record.identity);

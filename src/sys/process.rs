@@ -73,10 +73,14 @@ pub fn reap_orphans(main: i32) {
     }
 }
 
-pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+/// `None`: no process has this number. It may still be the number of a session or a process group that the process
+/// left behind (EINVAL), or by now of somebody's thread (EINVAL, since Linux 6.15 ENOENT).
+pub fn pidfd_open(pid: i32) -> Result<Option<OwnedFd>> {
     // SAFETY: plain call.
-    let fd = check!(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }, "pidfd_open({pid})")?;
-    Ok(owned(fd))
+    match check!(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }, "pidfd_open({pid})") {
+        Err(e) if matches!(e.errno(), libc::ESRCH | libc::EINVAL | libc::ENOENT) => Ok(None),
+        fd => Ok(Some(owned(fd?))),
+    }
 }
 
 /// A number that no other process of this boot has or will have: the inode of its pidfd, where pidfds have inodes of
@@ -259,7 +263,14 @@ pub fn set_scheduler(attr: SchedAttr) -> Result<()> {
         attr.policy,
         attr.nice,
         attr.priority
-    )?;
+    )
+    .map_err(|e| match (e.errno(), attr.policy as i32) {
+        (libc::EPERM, libc::SCHED_FIFO | libc::SCHED_RR) => e.why(
+            "a real-time policy needs CAP_SYS_NICE, and a kernel with CONFIG_RT_GROUP_SCHED has none in a cgroup \
+             that the cpu controller is on for",
+        ),
+        _ => e,
+    })?;
     Ok(())
 }
 
@@ -343,4 +354,16 @@ pub fn pid() -> i32 {
 pub fn now() -> (i64, u32) {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (since.as_secs() as i64, since.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_no_processes_opens_nothing() {
+        let own = std::process::id() as i32;
+        assert!(pidfd_open(own).unwrap().is_some());
+        assert!(pidfd_open(i32::MAX).unwrap().is_none(), "a number that nobody has");
+    }
 }
