@@ -117,11 +117,6 @@ impl Program {
         process::execve(&self.file, &self.args, &self.env)
     }
 
-    /// The program's environment, for hooks that need to know it not: they get their own.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Puts the cause beside an errno that says too little: the kernel reports a missing interpreter as a missing file.
     pub fn explain(&self, error: Error) -> Error {
         let plain = Error::call(format_args!("exec {}", self.path.display()), error.errno());

@@ -102,14 +102,4 @@ impl RootDir {
         let target = path::readlinkat(above, name)?;
         Ok(crate::plan::lexical(&if target.is_absolute() { target } else { parent.join(target) }))
     }
-
-    /// The content of a small regular file. A FIFO, a device, or more than `limit` bytes is an error, at once.
-    pub fn read_regular(&self, path: &Path, limit: usize) -> Result<Vec<u8>> {
-        let file = self.open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)?;
-        let mode = path::stat(file.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT;
-        if mode != libc::S_IFREG {
-            return Err(Error::new(format!("{path:?} in the container is no regular file")));
-        }
-        crate::sys::fd::read_to_end(file.as_fd(), limit).map_err(|e| e.context(path.display()))
-    }
 }

@@ -19,7 +19,7 @@ pub mod sync;
 pub mod undo;
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::apply::{self, opened};
@@ -436,9 +436,4 @@ pub fn check_preserved(n: u32) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The number of a descriptor, for messages.
-pub fn number(fd: &OwnedFd) -> i32 {
-    fd.as_raw_fd()
 }

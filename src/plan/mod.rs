@@ -101,7 +101,7 @@ impl Plan {
         let ids = IdMaps::new(linux, &namespaces, host)?;
         let mut warnings = bundle.warnings.clone();
         let seccomp = linux.seccomp().as_ref().map(seccomp).transpose()?;
-        let mounts = mounts::plan(spec, linux, &bundle.dir, &namespaces, &ids)?;
+        let mounts = mounts::plan(spec, &bundle.dir, &namespaces, &ids)?;
         let process = spec.process().as_ref().ok_or_else(|| {
             Error::new("/process: the config has no process to run").next("see config.md#process")
         })?;
