@@ -66,11 +66,10 @@ pub fn exec(
     let mut direct = true;
     let (child, made) = loop {
         let (child, sync) = clone(&plan, &init, cgroup.as_ref(), agent.as_ref(), &container, direct)?;
-        let made = attend(&plan, &sync, &child, handles, &container, agent.is_some());
+        let mut spoken = false;
+        let made = attend(&plan, &sync, &child, handles, &container, agent.is_some(), &mut spoken);
         // See `container::make`: the kernel's trap for callers whose own cgroup was ever killed.
-        let killed =
-            || process::wait(child.pidfd.as_fd(), false).ok().flatten() == Some(Exit::Signal(libc::SIGKILL));
-        if made.is_err() && direct && cgroup.is_some() && killed() {
+        if made.is_err() && !spoken && direct && cgroup.is_some() && died_by_kill(&child)? {
             direct = false;
             continue;
         }
@@ -81,6 +80,13 @@ pub fn exec(
         let _ = process::wait(child.pidfd.as_fd(), true);
     }
     made.map(|console| (child, console))
+}
+
+/// Whether a child that said nothing was killed. Its silence is heard a moment before its end is seen.
+fn died_by_kill(child: &Child) -> Result<bool> {
+    const A_MOMENT: i32 = 200;
+    fd::poll(&[(child.pidfd.as_fd(), libc::POLLIN)], A_MOMENT)?;
+    Ok(process::wait(child.pidfd.as_fd(), false)? == Some(Exit::Signal(libc::SIGKILL)))
 }
 
 fn plan(
@@ -259,10 +265,13 @@ fn attend(
     handles: &Handles,
     container: &Container,
     agent: bool,
+    spoken: &mut bool,
 ) -> Result<Option<OwnedFd>> {
     let mut console = None;
     loop {
-        match sync.hear()? {
+        let heard = sync.hear()?;
+        *spoken |= !matches!(heard, Heard::Silence);
+        match heard {
             Heard::Word(Word::Ready, ..) => break,
             Heard::Word(Word::Console, _, Some(master)) => match &handles.console_socket {
                 Some(path) => send_console(path, master.as_fd())?,

@@ -73,6 +73,11 @@ impl<'a> Undo<'a> {
 
     /// The child was killed before its first word, and not for want of memory.
     pub fn killed_at_birth(&mut self) -> bool {
+        // Its silence is heard a moment before its end is seen.
+        const A_MOMENT: i32 = 200;
+        if let (None, false, Some(pidfd)) = (self.exit, self.spoken, &self.pidfd) {
+            let _ = crate::sys::fd::poll(&[(pidfd.as_fd(), libc::POLLIN)], A_MOMENT);
+        }
         !self.spoken
             && self.exit(false) == Some(Exit::Signal(libc::SIGKILL))
             && cgroup::oom_kills(&self.record.cgroup) == 0
