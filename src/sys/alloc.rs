@@ -45,16 +45,6 @@ impl Default for Bump {
     }
 }
 
-/// Backs the part of the arena that every start uses with memory, in one call instead of a fault for each page. A
-/// kernel
-/// that cannot (before 5.14) lets the faults happen.
-pub fn populate() {
-    const MADV_POPULATE_WRITE: i32 = 23;
-    const USUAL: usize = 160 * 1024;
-    // SAFETY: the range is within the arena, which is page-aligned and writable; its content stays what it is.
-    unsafe { libc::madvise(base().cast(), USUAL, MADV_POPULATE_WRITE) };
-}
-
 fn base() -> *mut u8 {
     MEMORY.0.get().cast()
 }

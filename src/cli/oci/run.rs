@@ -33,7 +33,6 @@ impl Run {
             return self.flags.print_plan(globals).map(|()| 0);
         }
         seal::ensure()?;
-        crate::sys::alloc::populate();
         let (bundle, options) = self.flags.prepare(globals)?;
         // Never freed: the process ends with it.
         let bundle = std::mem::ManuallyDrop::new(bundle);
