@@ -70,7 +70,7 @@ fn feed(child: &mut Child, state: &[u8]) {
 fn wait(child: &mut Child, hook: &Hook) -> std::io::Result<Option<std::process::ExitStatus>> {
     let Some(timeout) = hook.timeout else { return child.wait().map(Some) };
     let deadline = Instant::now() + timeout;
-    let pidfd = crate::sys::process::pidfd_open(child.id() as i32).ok();
+    let pidfd = crate::sys::process::pidfd_open(child.id() as i32).ok().flatten();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));

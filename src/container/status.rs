@@ -58,11 +58,7 @@ impl Container {
         if self.record.pid == 0 || self.record.boot_id != record::boot_id()? {
             return Ok(None);
         }
-        let pidfd = match process::pidfd_open(self.record.pid) {
-            Ok(pidfd) => pidfd,
-            Err(e) if e.errno() == libc::ESRCH => return Ok(None),
-            Err(e) => return Err(e),
-        };
+        let Some(pidfd) = process::pidfd_open(self.record.pid)? else { return Ok(None) };
         // Looked at after the descriptor was opened: the number cannot have changed its owner in between unnoticed.
         match record::process_stat(self.record.pid) {
             Some((state, start)) if start == self.record.start_time && state != 'Z' && state != 'X' => {

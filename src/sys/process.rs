@@ -73,10 +73,14 @@ pub fn reap_orphans(main: i32) {
     }
 }
 
-pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+/// `None`: no process has this number. It may still be the number of a session or a process group that the process
+/// left behind (EINVAL), or by now of somebody's thread (EINVAL, on newer kernels ENOENT).
+pub fn pidfd_open(pid: i32) -> Result<Option<OwnedFd>> {
     // SAFETY: plain call.
-    let fd = check!(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }, "pidfd_open({pid})")?;
-    Ok(owned(fd))
+    match check!(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }, "pidfd_open({pid})") {
+        Err(e) if matches!(e.errno(), libc::ESRCH | libc::EINVAL | libc::ENOENT) => Ok(None),
+        fd => Ok(Some(owned(fd?))),
+    }
 }
 
 /// Sends a signal to exactly the process behind the descriptor (pidfd_send_signal(2)); 0 only asks.
@@ -333,4 +337,19 @@ pub fn pid() -> i32 {
 pub fn now() -> (i64, u32) {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (since.as_secs() as i64, since.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_no_processes_opens_nothing() {
+        let own = std::process::id() as i32;
+        assert!(pidfd_open(own).unwrap().is_some());
+        // SAFETY: plain call.
+        let thread = std::thread::spawn(move || pidfd_open(unsafe { libc::gettid() }).unwrap().is_some());
+        assert!(!thread.join().unwrap(), "a thread is no process");
+        assert!(pidfd_open(i32::MAX).unwrap().is_none(), "a number that nobody has");
+    }
 }
