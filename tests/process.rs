@@ -1,5 +1,6 @@
 //! config.md#process: the program, and everything it is born with.
 mod support;
+use std::fs;
 use support::*;
 
 /// A bundle whose root file system can be written to.
@@ -331,6 +332,17 @@ fn a_scheduler_is_set() {
     assert_eq!(report["scheduler"]["nice"], 7);
 }
 
+/// Whether a process in a cgroup may be a real-time one. With CONFIG_RT_GROUP_SCHED, where the cpu controller of cgroup v2
+/// is on, it may not.
+fn real_time_in_a_cgroup() -> bool {
+    let dir = cgroup2_mount().join(format!("jug-test-{}-rt", std::process::id()));
+    fs::create_dir(&dir).expect("mkdir of a cgroup");
+    let script = "echo $$ >\"$0\"/cgroup.procs && exec chrt -r 3 true";
+    let ended = std::process::Command::new("sh").args(["-c", script]).arg(&dir).output().expect("sh(1)");
+    eventually("rmdir", || fs::remove_dir(&dir).is_ok().then_some(()));
+    ended.status.success()
+}
+
 #[test]
 fn a_real_time_scheduler_has_its_priority() {
     newer!("process.scheduler");
@@ -339,6 +351,10 @@ fn a_real_time_scheduler_has_its_priority() {
         spec["process"]["scheduler"] =
             json!({ "policy": "SCHED_RR", "priority": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"] });
     });
+    if !real_time_in_a_cgroup() {
+        b.run_args(&["/bin/true"]).fails("CONFIG_RT_GROUP_SCHED");
+        return;
+    }
     let report = b.probe(&[]);
     assert_eq!(report["scheduler"]["policy"], "SCHED_RR");
     assert_eq!(report["scheduler"]["priority"], 3);

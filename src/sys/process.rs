@@ -253,7 +253,14 @@ pub fn set_scheduler(attr: SchedAttr) -> Result<()> {
         attr.policy,
         attr.nice,
         attr.priority
-    )?;
+    )
+    .map_err(|e| match (e.errno(), attr.policy as i32) {
+        (libc::EPERM, libc::SCHED_FIFO | libc::SCHED_RR) => e.why(
+            "a real-time policy needs CAP_SYS_NICE, and a kernel with CONFIG_RT_GROUP_SCHED has none in a cgroup \
+             that the cpu controller is on for",
+        ),
+        _ => e,
+    })?;
     Ok(())
 }
 
