@@ -217,11 +217,16 @@ fn the_root_defaults_to_run_and_the_binarys_name() {
         deviates!("only runc and jug agree on /run/NAME");
     }
     let b = Bundle::new();
+    let root = format!("/run/{}", runtime_name());
+    let is_new = !fs::exists(&root).expect("stat");
     b.verb("create", &[]).without_root().ok();
-    let record = format!("/run/{}/{}", runtime_name(), b.id());
+    let record = format!("{root}/{}", b.id());
     assert!(fs::exists(&record).expect("stat"), "no {record}");
     b.call(&["delete", "--force", &b.id()]).without_root().ok();
     assert!(!fs::exists(&record).expect("stat"));
+    if is_new {
+        fs::remove_dir(&root).expect("an empty root");
+    }
 }
 
 #[test]
