@@ -278,6 +278,22 @@ fn a_unified_name_does_not_lead_elsewhere() {
     b.run_args(&["/bin/true"]).exits(1);
 }
 
+/// A frozen container never answers its maker; a process that is moved in dies with the container.
+#[test]
+fn a_unified_file_that_acts_on_processes_is_refused() {
+    deviates!("jug takes limits alone; runc writes these too, and hangs on a container that is born frozen");
+    let mut other = std::process::Command::new("sleep").arg("3600").spawn().expect("sleep(1)");
+    let pid = other.id().to_string();
+    for (file, value) in [("cgroup.freeze", "1"), ("cgroup.procs", &pid), ("cgroup.type", "threaded")] {
+        let out = with(json!({ "unified": { file: value } })).run_args(&["/bin/true"]);
+        assert!(out.code == 1 && out.error().contains(file), "{out}");
+    }
+    let alive = other.try_wait().expect("wait").is_none();
+    other.kill().expect("kill");
+    other.wait().expect("wait");
+    assert!(alive, "the runtime killed a process that was there before");
+}
+
 #[test]
 fn a_value_that_the_kernel_refuses_is_an_error() {
     needs!(Feature::Controller("cpu"));

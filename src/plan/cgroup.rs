@@ -449,6 +449,9 @@ fn network(r: &LinuxResources, all: &mut Vec<Limit>) {
     }
 }
 
+/// Files of every cgroup that are verbs.
+const ACTS: [&str; 5] = ["cgroup.freeze", "cgroup.kill", "cgroup.procs", "cgroup.threads", "cgroup.type"];
+
 /// Files of cgroup2 by name, written as they are (config-linux.md#unified).
 fn unified(r: &LinuxResources, all: &mut Vec<Limit>) -> Result<()> {
     let at = "/linux/resources/unified";
@@ -459,6 +462,12 @@ fn unified(r: &LinuxResources, all: &mut Vec<Limit>) -> Result<()> {
             return Err(Error::new(format!(
                 "{at}: unified resource {file:?} must be a file name (no slashes)"
             )));
+        }
+        if ACTS.contains(&file.as_str()) {
+            return Err(Error::new(format!(
+                "{at}: unified resource {file:?} is no limit, it acts on processes"
+            ))
+            .why("it would freeze the container before it begins, or move others into its cgroup"));
         }
         let Some((controller, _)) = file.split_once('.') else {
             return Err(Error::new(format!(
