@@ -68,14 +68,10 @@ pub fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<(T, Vec<String>)> {
         normalise_process(&mut value, "", &mut warnings);
     }
     normalise_resources(value.pointer_mut("/linux/resources"));
-    match T::deserialize(&value) {
+    match serde_path_to_error::deserialize::<_, T>(value) {
         Ok(typed) => Ok((typed, warnings)),
-        // The slow way tells where the fault lies; it is gone only after a failure.
-        Err(_) => match serde_path_to_error::deserialize::<_, T>(&value) {
-            Ok(typed) => Ok((typed, warnings)),
-            Err(e) => Err(Error::new(format!("{}: {}", pointer(e.path()), e.inner()))
-                .next("compare it with the runtime specification, config.md and config-linux.md")),
-        },
+        Err(e) => Err(Error::new(format!("{}: {}", pointer(e.path()), e.inner()))
+            .next("compare it with the runtime specification, config.md and config-linux.md")),
     }
 }
 

@@ -28,8 +28,6 @@ pub struct Host {
     pub cgroup1: Vec<(String, PathBuf)>,
     /// The caller's own cgroup below the cgroup2 mount, for a config without an absolute path.
     pub own_cgroup: PathBuf,
-    /// systemd is the init system here.
-    pub systemd: bool,
     /// Namespace paths of the config that lead to the caller's own namespaces.
     pub own_namespaces: Vec<PathBuf>,
     /// Those capabilities of the config that the caller may grant: that are in its bounding set.
@@ -37,6 +35,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// systemd is the init system here.
+    pub fn has_systemd() -> bool {
+        sys::path::statfs(Path::new("/run/systemd/system")).is_some()
+    }
+
     pub fn look(spec: &Spec) -> Result<Self> {
         let linux = spec.linux().as_ref();
         let (cgroup2, hybrid) = find_cgroup2();
@@ -47,7 +50,6 @@ impl Host {
             host.own_cgroup = own_cgroup()?;
         }
         host.capabilities = spec.process().as_ref().map_or(0, grantable);
-        host.systemd = sys::path::statfs(Path::new("/run/systemd/system")).is_some();
         host.own_namespaces = linux.map(own_namespaces).unwrap_or_default();
         if linux.is_some_and(|l| l.resources().as_ref().is_some_and(asks_for_limits)) {
             if let Some(mount) = &host.cgroup2 {
@@ -155,12 +157,11 @@ pub fn is_rootless() -> bool {
     *ROOTLESS.get_or_init(|| sys::cred::euid() != 0 || in_user_namespace())
 }
 
-/// In the initial user namespace the map is the identity over all ids (user_namespaces(7)).
+/// The initial user namespace has a fixed inode (PROC_USER_INIT_INO, linux/proc_ns.h).
 fn in_user_namespace() -> bool {
-    read("/proc/self/uid_map").is_ok_and(|map| {
-        let mut words = map.split_whitespace();
-        !(words.next() == Some("0") && words.next() == Some("0") && words.next() == Some("4294967295"))
-    })
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    let follow = sys::path::open(Path::new("/proc/self/ns/user"), libc::O_PATH);
+    !follow.and_then(|ns| sys::path::stat(ns.as_fd(), Path::new(""))).is_ok_and(|st| st.st_ino == INITIAL)
 }
 
 fn words(path: &Path) -> Result<Vec<String>> {

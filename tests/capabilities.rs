@@ -28,7 +28,8 @@ fn distinct() -> Value {
     })
 }
 
-/// capabilities(7): for a program of uid 0 permitted and effective are inheritable | bounding; ambient counts only otherwise.
+/// capabilities(7): for a program of uid 0 permitted and effective are inheritable | bounding; ambient counts only
+/// otherwise.
 #[test]
 fn an_unprivileged_program_gets_what_execve_leaves_of_the_sets() {
     let b = bundle(&distinct());
@@ -104,9 +105,8 @@ fn no_capabilities_property_means_none() {
 
 #[test]
 fn an_unknown_capability_warns_and_is_left_out() {
-    let b = bundle(
-        &json!({ "bounding": ["CAP_KILL", "CAP_SHEEP"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL", "CAP_SHEEP"] }),
-    );
+    let b = bundle(&json!({ "bounding": ["CAP_KILL", "CAP_SHEEP"], "effective": ["CAP_KILL"],
+                 "permitted": ["CAP_KILL", "CAP_SHEEP"] }));
     b.set_args(&["/bin/probe"]);
     let out = b.run(&[]).ok().says("CAP_SHEEP");
     assert_eq!(sets(&out.json())["bounding"], json!(["CAP_KILL"]));

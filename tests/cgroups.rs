@@ -1,4 +1,5 @@
-//! config-linux.md#control-groups: limits read back from the kernel, on cgroup v2 and on the v1 hierarchies of a hybrid host.
+//! config-linux.md#control-groups: limits read back from the kernel, on cgroup v2 and on the v1 hierarchies of a
+//! hybrid host.
 mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -505,4 +506,37 @@ fn a_container_killed_from_outside_leaves_no_cgroup() {
     c.wait("stopped");
     c.delete();
     assert_eq!(cgroups(b.tag()), Vec::<PathBuf>::new());
+}
+
+/// The kernel kills the child of CLONE_INTO_CGROUP where cgroup.kill was ever written to the target, even while empty.
+#[test]
+fn a_cgroup_that_was_killed_while_empty_is_used_all_the_same() {
+    let b = Bundle::new();
+    let name = format!("{}.killed", b.tag());
+    let dir = cgroup2_mount().join(&name);
+    fs::create_dir(&dir).expect("mkdir of a cgroup");
+    fs::write(dir.join("cgroup.kill"), "1").expect("cgroup.kill");
+    b.edit(|spec| spec["linux"]["cgroupsPath"] = json!(format!("/{name}")));
+    let out = b.run_args(&["/bin/echo", "lives"]);
+    let _ = fs::remove_dir(&dir);
+    assert_eq!(out.ok().stdout, "lives\n");
+}
+
+/// The same trap from the other side: cgroup.kill was once written to the cgroup that the caller is in.
+#[test]
+fn a_caller_whose_own_cgroup_was_once_killed_can_run_and_exec() {
+    let b = Bundle::new();
+    let dir = cgroup2_mount().join(format!("{}.caller", b.tag()));
+    fs::create_dir(&dir).expect("mkdir of a cgroup");
+    fs::write(dir.join("cgroup.kill"), "1").expect("cgroup.kill");
+    let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", dir.display());
+    let wrapper = ["/bin/sh", "-c", join.as_str(), "sh"];
+    b.set_args(&["/bin/echo", "lives"]);
+    let run = b.verb("run", &[]).through(&wrapper).output();
+    let other = Bundle::new();
+    let c = other.running();
+    let exec = c.call("exec", &[], &["/bin/echo", "there"]).through(&wrapper).output();
+    eventually("rmdir", || fs::remove_dir(&dir).is_ok().then_some(()));
+    assert_eq!(run.ok().stdout, "lives\n");
+    assert_eq!(exec.ok().stdout, "there\n");
 }

@@ -3,8 +3,8 @@ mod support;
 use std::fs;
 use support::*;
 
-/// A character device that no default rule allows (runc 1.1.5 still lets every container at 10:200, tun): an open that is allowed fails with ENODEV or ENXIO, or
-/// works; one that the cgroup denies fails with EPERM.
+/// A character device that no default rule allows (runc 1.1.5 still lets every container at 10:200, tun): an open
+/// that is allowed fails with ENODEV or ENXIO, or works; one that the cgroup denies fails with EPERM.
 const FUSE: (u32, u32) = (10, 229);
 
 fn with_device(device: Value) -> Bundle {
@@ -114,7 +114,8 @@ fn a_block_device_is_made_but_not_opened() {
 
 #[test]
 fn a_fifo_needs_no_numbers() {
-    let node = with_device(json!({ "path": "/dev/pipe", "type": "p", "fileMode": 0o622 })).probe(&[])["devices"]["/dev/pipe"].clone();
+    let b = with_device(json!({ "path": "/dev/pipe", "type": "p", "fileMode": 0o622 }));
+    let node = b.probe(&[])["devices"]["/dev/pipe"].clone();
     assert_eq!((&node["type"], &node["mode"]), (&json!("p"), &json!(0o622)));
 }
 

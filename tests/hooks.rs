@@ -431,3 +431,13 @@ fn hooks_do_not_write_into_the_containers_output() {
     let out = b.run_args(&["/bin/echo", "signal"]).ok();
     assert_eq!(out.stdout, "signal\n");
 }
+
+/// A pipe holds 64 KiB: one that nobody empties would stop the hook, and the runtime with it.
+#[test]
+fn a_hook_that_says_much_does_not_hang() {
+    let b = Bundle::new();
+    let script =
+        "i=0; while [ $i -lt 5000 ]; do echo 'words that nobody will want to read' >&2; i=$((i+1)); done";
+    add(&b, "createRuntime", json!({ "path": "/bin/sh", "args": ["sh", "-c", script] }));
+    b.run_args(&["/bin/true"]).ok();
+}

@@ -284,7 +284,8 @@ fn a_file_is_mounted_onto_a_file() {
     let b = Bundle::new();
     let source = host_dir(&b, "host");
     b.file("etc/motd", "hidden");
-    b.add_mount(json!({ "destination": "/etc/motd", "type": "bind", "source": format!("{source}/f"), "options": ["bind", "ro"] }));
+    b.add_mount(json!({ "destination": "/etc/motd", "type": "bind",
+        "source": format!("{source}/f"), "options": ["bind", "ro"] }));
     let report = b.probe(&["--read", "/etc/motd", "--write", "/etc/motd"]);
     assert_eq!(report["reads"]["/etc/motd"]["ok"], "from the host");
     assert_eq!(report["writes"]["/etc/motd"]["errno"], "EROFS");
@@ -303,7 +304,8 @@ fn a_missing_destination_directory_is_made() {
 fn a_missing_destination_file_is_made() {
     let b = Bundle::new();
     let source = host_dir(&b, "host");
-    b.add_mount(json!({ "destination": "/a/b/file", "type": "bind", "source": format!("{source}/f"), "options": ["bind"] }));
+    b.add_mount(json!({ "destination": "/a/b/file", "type": "bind",
+        "source": format!("{source}/f"), "options": ["bind"] }));
     assert_eq!(b.probe(&["--read", "/a/b/file"])["reads"]["/a/b/file"]["ok"], "from the host");
     assert!(b.rootfs().join("a/b/file").is_file());
 }
@@ -466,7 +468,8 @@ fn what_lxcfs_replaces_below_proc_may_be_mounted() {
     let b = Bundle::new();
     let source = host_dir(&b, "host");
     for name in ["/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/uptime", "/proc/loadavg"] {
-        b.add_mount(json!({ "destination": name, "type": "bind", "source": format!("{source}/f"), "options": ["bind"] }));
+        b.add_mount(json!({ "destination": name, "type": "bind",
+            "source": format!("{source}/f"), "options": ["bind"] }));
     }
     assert_eq!(b.probe(&["--read", "/proc/meminfo"])["reads"]["/proc/meminfo"]["ok"], "from the host");
 }

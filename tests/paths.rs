@@ -120,7 +120,8 @@ fn a_read_only_file_cannot_be_written() {
 #[test]
 fn a_read_only_path_keeps_the_other_flags_of_its_mount() {
     let b = read_only(&["/mnt"]);
-    b.add_mount(json!({ "destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "noexec"] }));
+    b.add_mount(json!({ "destination": "/mnt", "type": "tmpfs", "source": "tmpfs",
+        "options": ["nosuid", "nodev", "noexec"] }));
     let report = b.probe(&[]);
     let mount = mount_at(&report, "/mnt");
     assert!(["ro", "nosuid", "nodev", "noexec"].iter().all(|word| has(mount, word)), "{mount}");

@@ -291,8 +291,8 @@ fn a_programs_death_by_signal_is_128_and_its_number() {
 fn no_signal_is_blocked_or_ignored_by_the_runtime() {
     let b = Bundle::new();
     b.set_args(&["/bin/probe"]);
-    // What the caller ignores is inherited, as execve(2) says; so it ignores nothing here (signal 32, the C library's, it
-    // cannot help).
+    // What the caller ignores is inherited, as execve(2) says; so it ignores nothing here (signal 32, the C
+    // library's, it cannot help).
     let signals = b.verb("run", &[]).through(&["env", "--default-signal"]).ok().json()["signals"].clone();
     let set = |name: &str| u64::from_str_radix(signals[name].as_str().expect("hex"), 16).expect("hex");
     assert_eq!(set("blocked"), 0, "{signals}");
@@ -332,8 +332,8 @@ fn a_scheduler_is_set() {
     assert_eq!(report["scheduler"]["nice"], 7);
 }
 
-/// Whether a process in a cgroup may be a real-time one. With CONFIG_RT_GROUP_SCHED, where the cpu controller of cgroup v2
-/// is on, it may not.
+/// Whether a process in a cgroup may be a real-time one. With CONFIG_RT_GROUP_SCHED, where the cpu controller of
+/// cgroup v2 is on, it may not.
 fn real_time_in_a_cgroup() -> bool {
     let dir = cgroup2_mount().join(format!("jug-test-{}-rt", std::process::id()));
     fs::create_dir(&dir).expect("mkdir of a cgroup");

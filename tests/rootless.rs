@@ -214,3 +214,23 @@ fn a_range_that_is_not_the_callers_is_refused() {
     b.verb("create", &[]).by_root().through(&wrapper).output().exits(1).says("newuidmap");
     b.container().verb("state", &[]).fails("does not exist");
 }
+
+/// Without CAP_SYS_ADMIN there is no read-only bind to run from; a user who owns the binary gets a sealed copy of it in
+/// memory (CVE-2019-5736).
+#[test]
+fn a_runtime_that_its_user_owns_runs_from_a_sealed_copy() {
+    deviates!("the other runtimes seal in ways of their own");
+    let b = Bundle::rootless();
+    let (uid, gid) = b.user().expect("a user");
+    let own = b.path("own-runtime");
+    std::fs::copy(runtime(), &own).expect("copy");
+    std::os::unix::fs::chown(&own, Some(uid), Some(gid)).expect("chown");
+    b.set_args(&["/bin/sleep", "3600"]);
+    b.verb("create", &[]).program(&own).ok();
+    let c = b.container();
+    let exe = format!("/proc/{}/exe", c.pid());
+    let target = std::fs::read_link(&exe).expect("readlink");
+    assert!(target.to_string_lossy().starts_with("/memfd:"), "{}", target.display());
+    let written = std::fs::OpenOptions::new().write(true).open(&exe);
+    assert!(written.is_err(), "the copy can be opened for writing");
+}

@@ -320,7 +320,8 @@ fn unknown_words_are_refused() {
         (
             "SCMP_CMP_BAA",
             json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{
-            "names": [CALL], "action": "SCMP_ACT_ERRNO", "args": [{ "index": 0, "value": 1, "op": "SCMP_CMP_BAA" }] }] }),
+                "names": [CALL], "action": "SCMP_ACT_ERRNO",
+                "args": [{ "index": 0, "value": 1, "op": "SCMP_CMP_BAA" }] }] }),
         ),
     ] {
         with(seccomp).run_args(&["/bin/true"]).fails(what);

@@ -37,7 +37,8 @@ fn the_runtime_is_not_overwritten_through_proc_self_exe() {
     let before = fs::read(&program).expect("read");
     b.script("bin/evil", "#!/proc/self/exe\n");
     // Writes into whatever executable it can reach, for as long as it lives.
-    let writer = "while :; do for exe in /proc/[0-9]*/exe; do echo overwritten 2>/dev/null >> $exe; done; done 2>/dev/null";
+    let writer = "while :; do for exe in /proc/[0-9]*/exe; do echo overwritten 2>/dev/null >> $exe; done; \
+                  done 2>/dev/null";
     b.set_args(&["/bin/sh", "-c", writer]);
     let c = b.container();
     b.verb("run", &["--detach"]).program(&program).output_to(&memory(), &memory()).ok();
@@ -183,7 +184,8 @@ fn a_destination_that_is_swapped_does_not_lead_out() {
     fs::write(guard.outside.join("file"), "canary").expect("write");
     let before = listing(&guard.outside);
     b.add_mount(json!({ "destination": "/vol/real/a/deep", "type": "tmpfs", "source": "tmpfs" }));
-    b.add_mount(json!({ "destination": "/vol/real/made", "type": "bind", "source": b.path("config.json"), "options": ["bind"] }));
+    b.add_mount(json!({ "destination": "/vol/real/made", "type": "bind",
+        "source": b.path("config.json"), "options": ["bind"] }));
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

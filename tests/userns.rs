@@ -275,6 +275,7 @@ fn a_private_host_directory_is_bind_mounted_all_the_same() {
     use std::os::unix::fs::PermissionsExt as _;
     // Only the host's root passes here; the mapped one does not, so the source must be opened by the runtime.
     fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).expect("chmod");
-    b.add_mount(json!({ "destination": "/mnt", "type": "bind", "source": format!("{private}/open"), "options": ["bind"] }));
+    b.add_mount(json!({ "destination": "/mnt", "type": "bind",
+        "source": format!("{private}/open"), "options": ["bind"] }));
     assert_eq!(b.probe(&["--read", "/mnt/f"])["reads"]["/mnt/f"]["ok"], "reached");
 }

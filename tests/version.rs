@@ -274,3 +274,9 @@ fn flags_of_old_callers_are_taken() {
     let b = Bundle::new();
     b.call(&["list"]).global(&["--criu", "criu", "--rootless", "false"]).ok();
 }
+
+#[test]
+fn the_version_is_told_after_a_global_flag_with_a_value() {
+    let out = runtime_call(&["--log-format", "json", "--version"]).ok();
+    assert!(out.stdout.contains("spec: "), "{out}");
+}

@@ -1,6 +1,7 @@
 //! The archive of `docker save`: `manifest.json` beside the configuration and the uncompressed layers.
 //!
-//! In the shape Docker wrote before it took to OCI layouts (`HEX.json`, `HEX/layer.tar`), which every engine still loads.
+//! In the shape Docker wrote before it took to OCI layouts (`HEX.json`, `HEX/layer.tar`), which every engine still
+//! loads.
 
 use std::collections::BTreeMap;
 

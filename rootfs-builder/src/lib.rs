@@ -5,8 +5,9 @@
 //!                           -> rootfs -> tree, tar                 (layers become one)
 //! ```
 //!
-//! The same recipe and the same inputs are the same bytes: entries are sorted, times are SOURCE_DATE_EPOCH (0 when it is
-//! not set), owners are numbers, JSON keys have a fixed order, and compressed streams carry neither name nor time.
+//! The same recipe and the same inputs are the same bytes: entries are sorted, times are SOURCE_DATE_EPOCH (0 when
+//! it is not set), owners are numbers, JSON keys have a fixed order, and compressed streams carry neither name nor
+//! time.
 
 pub mod archive;
 pub mod blob;

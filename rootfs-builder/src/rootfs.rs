@@ -1,7 +1,8 @@
 //! The layers made into one file system, in memory.
 //!
-//! Symbolic links in the paths of entries and whiteouts are followed here, inside the root, where no host path exists to
-//! be reached. What comes out holds no path through a link: each parent is a directory that the result itself contains.
+//! Symbolic links in the paths of entries and whiteouts are followed here, inside the root, where no host path
+//! exists to be reached. What comes out holds no path through a link: each parent is a directory that the result
+//! itself contains.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -144,9 +144,9 @@ fn set_meta(fd: &OwnedFd, meta: &Meta, chown: bool) -> Result<()> {
     fs::futimens(fd, &times(meta)).doing(|| "set its time".into())
 }
 
-/// The same for what cannot be opened for writing: links, devices, fifos. The descriptor is O_PATH, and its name in /proc
-/// leads to the very file, so that a name swapped meanwhile (the caller may build in a directory that belongs to someone
-/// else) misleads nobody. There is no setxattrat(2) before Linux 6.13.
+/// The same for what cannot be opened for writing: links, devices, fifos. The descriptor is O_PATH, and its name in
+/// /proc leads to the very file, so that a name swapped meanwhile (the caller may build in a directory that belongs
+/// to someone else) misleads nobody. There is no setxattrat(2) before Linux 6.13.
 fn set_node_meta(
     parent: &OwnedFd,
     name: &OsStr,

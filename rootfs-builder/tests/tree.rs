@@ -85,10 +85,13 @@ files = [
     { path = "/run/fifo", fifo = true, mode = 0o620, uid = 3 },
     { path = "/link", symlink = "/nowhere", uid = 5, gid = 6, xattrs = { "trusted.link" = "t" } },
     { path = "/a/file", content = "", xattrs = { "user.note" = "two\nlines", "trusted.bin" = "0x00ff0a3d00" } },
-    { path = "/a/cap", content = "", xattrs = { "security.capability" = "0x0100000200040000000000000000000000000000" } },
+    { path = "/a/cap", content = "",
+        xattrs = { "security.capability" = "0x0100000200040000000000000000000000000000" } },
     { path = "/old", content = "", mtime = -5 },
     { path = "/zeros", zeros = 3000000 },
-    { path = "/a/very/long/name/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", content = "long" },
+    { path = """/a/very/long/name/\
+        aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
+        aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa""", content = "long" },
     { path = "/h", hardlink = "/a/file" },
     { path = "/hh", hardlink = "/h" },
 ]

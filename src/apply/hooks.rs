@@ -2,15 +2,18 @@
 //! an end to their patience.
 
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::plan::hooks::Hook;
+use crate::sys::fd;
+use crate::sys::process::{kill, pidfd_open};
 
 /// Most that is kept of what a failing hook says, in bytes.
-const WORDS_LIMIT: u64 = 8192;
+const WORDS_LIMIT: usize = 8192;
 
 /// Runs hooks in order; the first failure ends it.
 pub fn run(hooks: &[Hook], state: &[u8]) -> Result<()> {
@@ -42,14 +45,11 @@ fn one(hook: &Hook, state: &[u8]) -> Result<()> {
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     feed(&mut child, state);
-    let ended = wait(&mut child, hook).map_err(failed)?;
+    let (ended, words) = wait(&mut child, hook).map_err(failed)?;
     match ended {
         Some(status) if status.success() => Ok(()),
         Some(status) => {
-            let mut words = String::new();
-            if let Some(stderr) = child.stderr.take() {
-                let _ = stderr.take(WORDS_LIMIT).read_to_string(&mut words);
-            }
+            let words = String::from_utf8_lossy(&words);
             Err(Error::new(format!("{path}: {status}, stdout: , stderr: {}", words.trim_end())))
         }
         None => Err(Error::new(format!(
@@ -66,26 +66,44 @@ fn feed(child: &mut Child, state: &[u8]) {
     }
 }
 
-/// `None`: the timeout passed, and the hook's process group was killed.
-fn wait(child: &mut Child, hook: &Hook) -> std::io::Result<Option<std::process::ExitStatus>> {
-    let Some(timeout) = hook.timeout else { return child.wait().map(Some) };
-    let deadline = Instant::now() + timeout;
-    let pidfd = crate::sys::process::pidfd_open(child.id() as i32).ok().flatten();
+/// Waits for the end, reading what it says meanwhile: a full pipe would stop it. The status is `None` when the timeout
+/// passed, and the hook's process group was killed.
+fn wait(child: &mut Child, hook: &Hook) -> std::io::Result<(Option<ExitStatus>, Vec<u8>)> {
+    let deadline = hook.timeout.map(|timeout| Instant::now() + timeout);
+    let gone = || std::io::Error::from_raw_os_error(libc::ESRCH);
+    let pidfd = pidfd_open(child.id() as i32).ok().flatten().ok_or_else(gone)?;
+    let mut stderr = child.stderr.take();
+    let mut words = Vec::new();
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let _ = crate::sys::process::kill(-(child.id() as i32), libc::SIGKILL);
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            let _ = kill(-(child.id() as i32), libc::SIGKILL);
             let _ = child.kill();
             child.wait()?;
-            return Ok(None);
+            return Ok((None, words));
         }
-        let ms = i32::try_from(left.as_millis().max(1)).unwrap_or(i32::MAX);
-        match &pidfd {
-            Some(fd) => drop(crate::sys::fd::poll(&[(std::os::fd::AsFd::as_fd(fd), libc::POLLIN)], ms)),
-            None => std::thread::sleep(std::time::Duration::from_millis(5)),
+        let ms = left.map_or(-1, |left| i32::try_from(left.as_millis().max(1)).unwrap_or(i32::MAX));
+        let mut watched = vec![(pidfd.as_fd(), libc::POLLIN)];
+        watched.extend(stderr.as_ref().map(|pipe| (pipe.as_fd(), libc::POLLIN)));
+        let ready = fd::poll(&watched, ms).map_err(|e| std::io::Error::from_raw_os_error(e.errno()))?;
+        if ready.get(1) == Some(&true) && !read_some(stderr.as_mut(), &mut words) {
+            stderr = None;
+        } else if ready[0] {
+            // What it said last still lies in the pipe; what its own children may yet say is not waited for.
+            return child.wait().map(|status| (Some(status), words));
         }
+    }
+}
+
+/// Reads what is there, and keeps the first of it. False at the end.
+fn read_some(pipe: Option<&mut ChildStderr>, words: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; 4096];
+    match pipe.map(|pipe| pipe.read(&mut buffer)) {
+        Some(Ok(n)) if n > 0 => {
+            let room = WORDS_LIMIT.saturating_sub(words.len());
+            words.extend(&buffer[..n.min(room)]);
+            true
+        }
+        _ => false,
     }
 }

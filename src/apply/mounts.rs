@@ -188,7 +188,8 @@ fn new(
     }
     context.mount(attributes).map_err(|e| match e.errno() {
         libc::EPERM => e.why(format!(
-            "this user namespace may not mount {fstype}; for sysfs the container needs a network namespace of its own, for mqueue an ipc namespace, for proc a pid namespace"
+            "this user namespace may not mount {fstype}: sysfs needs a network namespace of the container's own, \
+             mqueue an ipc namespace, proc a pid namespace"
         )),
         libc::ENODEV => e.why(format!("the kernel has no file system {fstype:?}")),
         _ => e,

@@ -1,6 +1,7 @@
 //! Namespaces: one clone into all of them.
 //!
-//! What is joined by path is joined by the parent just before the clone, so that the child is born in it, and left again
+//! What is joined by path is joined by the parent just before the clone, so that the child is born in it, and left
+//! again
 //! right after. A user namespace cannot be left again: only there a short-lived process goes in and clones, with the
 //! runtime as the child's parent (CLONE_PARENT).
 
@@ -56,8 +57,8 @@ impl Joined {
     }
 }
 
-/// The flags of the one clone. Two kinds are entered otherwise: the cgroup namespace has to be made when the child is in
-/// its cgroup already, the time namespace before the clone.
+/// The flags of the one clone. Two kinds are entered otherwise: the cgroup namespace has to be made when the child is
+/// in its cgroup already, the time namespace before the clone.
 fn clone_flags(namespaces: &Namespaces) -> u64 {
     let made = namespaces.new.iter().filter(|kind| !matches!(kind, Kind::Cgroup | Kind::Time));
     made.map(|kind| kind.flag() as u64).sum()

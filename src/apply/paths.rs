@@ -15,7 +15,7 @@ pub fn mask(plan: &Plan, trees: &mut Trees, root: &RootDir) -> Result<()> {
     let mut empty = Cover(None);
     let mut null = Cover(trees.null.take());
     for masked in &plan.masked {
-        let Some(target) = existing(root, masked)? else { continue };
+        let Some(target) = root.open_existing(masked)? else { continue };
         let is_dir = path::stat(target.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         if is_dir { empty.put(&target, empty_dir) } else { null.put(&target, host_null) }
             .map_err(|e| e.context(format_args!("can't mask path \"/{}\"", masked.display())))?;
@@ -57,7 +57,7 @@ fn host_null() -> Result<OwnedFd> {
 /// Makes paths read-only where they are, keeping what else they are (nosuid, nodev, noexec).
 pub fn make_readonly(plan: &Plan, root: &RootDir) -> Result<()> {
     for readonly in &plan.readonly {
-        let Some(target) = existing(root, readonly)? else { continue };
+        let Some(target) = root.open_existing(readonly)? else { continue };
         let apply = || -> Result<()> {
             let tree = mount::open_tree(target.as_fd(), Path::new(""), true, false)?;
             let change = SetAttr { set: mount::MOUNT_ATTR_RDONLY, ..SetAttr::default() };
@@ -67,13 +67,4 @@ pub fn make_readonly(plan: &Plan, root: &RootDir) -> Result<()> {
         apply().map_err(|e| e.context(format_args!("can't make \"/{}\" read-only", readonly.display())))?;
     }
     Ok(())
-}
-
-/// A path that is not there, or not for this user to see, needs no cover.
-fn existing(root: &RootDir, path: &Path) -> Result<Option<OwnedFd>> {
-    match root.open(path, libc::O_PATH) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(e) if matches!(e.errno(), libc::ENOENT | libc::ENOTDIR | libc::EACCES) => Ok(None),
-        Err(e) => Err(e),
-    }
 }

@@ -117,35 +117,38 @@ impl Program {
         process::execve(&self.file, &self.args, &self.env)
     }
 
-    /// The program's environment, for hooks that need to know it not: they get their own.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Puts the cause beside an errno that says too little: the kernel reports a missing interpreter as a missing file.
     pub fn explain(&self, error: Error) -> Error {
         let plain = Error::call(format_args!("exec {}", self.path.display()), error.errno());
         match (error.errno(), self.head()) {
             (libc::ENOENT, Some(head)) => match interpreter(&head) {
                 Some(line) if line.ends_with('\r') => plain
-                    .why("its first line ends with a carriage return (CRLF), which becomes part of the interpreter's name")
+                    .why("its first line ends with a carriage return (CRLF), for the kernel part of the name")
                     .next("save the script with Unix line ends"),
-                Some(line) => plain
-                    .why(format!("its interpreter {:?} is missing in the container", line.split(' ').next().unwrap_or(""))),
-                None => plain
-                    .why(format!("its ELF interpreter {} is missing in the container", elf_interpreter(&head).unwrap_or_default()))
-                    .next("use a root file system with the right libc, or a static program"),
+                Some(line) => {
+                    let name = line.split(' ').next().unwrap_or("");
+                    plain.why(format!("its interpreter {name:?} is missing in the container"))
+                }
+                None => {
+                    let name = elf_interpreter(&head).unwrap_or_default();
+                    plain
+                        .why(format!("its ELF interpreter {name} is missing in the container"))
+                        .next("use a root file system with the right libc, or a static program")
+                }
             },
             (libc::ENOEXEC, Some(head)) => match machine(&head) {
                 Some(other) if other != native_machine() => {
-                    plain.why(format!("it is built for {}, and this machine is {}", machine_name(other), machine_name(native_machine())))
+                    let (theirs, ours) = (machine_name(other), machine_name(native_machine()));
+                    plain.why(format!("it is built for {theirs}, and this machine is {ours}"))
                 }
                 _ if !head.starts_with(b"\x7fELF") && !head.starts_with(b"#!") => {
                     plain.why("it is neither an ELF program nor a script with a #! line")
                 }
                 _ => plain,
             },
-            (libc::EACCES, _) => plain.why("the file, its interpreter or a directory on the way may not be executed by this user, or the mount is noexec"),
+            (libc::EACCES, _) => plain.why(
+                "this user may not execute the file, its interpreter or a directory above, or it is noexec",
+            ),
             (libc::E2BIG, _) => plain.why("arguments and environment are too long together"),
             (0, _) => error,
             _ => plain,

@@ -28,6 +28,16 @@ impl RootDir {
         path::openat2(self.fd(), path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     }
 
+    /// Opens what may be absent, or not for this user to see: then `None`.
+    pub fn open_existing(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        let resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+        match path::openat2_errno(self.fd(), path, libc::O_PATH, 0, resolve)? {
+            Ok(fd) => Ok(Some(fd)),
+            Err(libc::ENOENT | libc::ENOTDIR | libc::EACCES) => Ok(None),
+            Err(e) => Err(Error::call(format_args!("openat2(root, {path:?}, O_PATH)"), e)),
+        }
+    }
+
     /// Opens a directory that must stand there as itself: no link on the way (CVE-2019-19921 and its kin).
     pub fn open_plain_dir(&self, path: &Path) -> Result<OwnedFd> {
         let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
@@ -91,15 +101,5 @@ impl RootDir {
         }
         let target = path::readlinkat(above, name)?;
         Ok(crate::plan::lexical(&if target.is_absolute() { target } else { parent.join(target) }))
-    }
-
-    /// The content of a small regular file. A FIFO, a device, or more than `limit` bytes is an error, at once.
-    pub fn read_regular(&self, path: &Path, limit: usize) -> Result<Vec<u8>> {
-        let file = self.open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)?;
-        let mode = path::stat(file.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT;
-        if mode != libc::S_IFREG {
-            return Err(Error::new(format!("{path:?} in the container is no regular file")));
-        }
-        crate::sys::fd::read_to_end(file.as_fd(), limit).map_err(|e| e.context(path.display()))
     }
 }

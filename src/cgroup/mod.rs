@@ -67,10 +67,13 @@ fn place(mount: &Path, path: &Path) -> Result<Place> {
     let mut foreign = 0;
     let mut dir = hierarchy(mount)?;
     for part in path {
-        match descend(dir.as_fd(), Path::new(part)) {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        match sys::path::openat2_errno(dir.as_fd(), Path::new(part), flags, 0, WALK)? {
             Ok(next) => dir = next,
-            Err(e) if e.errno() == libc::ENOENT => break,
-            Err(e) => return Err(e.context(format_args!("cgroup {}", path.display()))),
+            Err(libc::ENOENT) => break,
+            Err(e) => {
+                return Err(Error::call(format_args!("opening {part:?} of cgroup {}", path.display()), e));
+            }
         }
         foreign += 1;
     }
@@ -425,12 +428,14 @@ fn rmdir(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
 
 /// How often the kernel killed something here for want of memory; 0 where that cannot be known.
 pub fn oom_kills(traces: &Traces) -> u64 {
-    let read = || -> Option<u64> {
-        let dir = find(traces).ok()??;
-        let events = read(dir.as_fd(), "memory.events").ok()?;
-        events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
+    let count = |place: &Place| -> Option<u64> {
+        let dir = descend(hierarchy(&place.mount).ok()?.as_fd(), &place.path).ok()?;
+        // v2 has the one file, v1's memory hierarchy the other.
+        let text =
+            read(dir.as_fd(), "memory.events").or_else(|_| read(dir.as_fd(), "memory.oom_control")).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
     };
-    read().unwrap_or(0)
+    traces.places.iter().filter_map(count).sum()
 }
 
 fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String> {

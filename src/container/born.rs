@@ -80,6 +80,10 @@ fn build(newborn: &mut Newborn<'_>) -> Result<Program> {
         fd::write_all(tasks.as_fd(), b"0")?;
     }
     namespaces::settle(&plan.namespaces, newborn.joined, newborn.rootless, sync)?;
+    if !newborn.rootless {
+        // In a PID namespace that is joined, others see this process: what it has open is none of theirs.
+        process::prctl(libc::PR_SET_DUMPABLE, 0)?;
+    }
     process::setsid()?;
     path::umask(0);
     if plan.namespaces.has(Kind::Mount) {

@@ -20,6 +20,7 @@ use crate::host::Host;
 use crate::plan::namespaces::Kind;
 use crate::plan::{IdMaps, Namespaces, Plan, ProcessPlan, SeccompPlan};
 use crate::sys::clone::{Child, Side, clone3, setns};
+use crate::sys::process::Exit;
 use crate::sys::{fd, path, process};
 
 #[derive(Debug, Default)]
@@ -61,13 +62,31 @@ pub fn exec(
     let plan = plan(&container, &spec, change, options)?;
     let cgroup = find_cgroup(&container, options)?;
     let agent = super::connect_agent(plan.seccomp.as_ref())?;
-    let (child, sync) = clone(&plan, &init, cgroup.as_ref(), agent.as_ref(), &container)?;
-    let made = attend(&plan, &sync, &child, handles, &container, agent.is_some());
+    enter_pid_namespace(&plan, &init)?;
+    let mut direct = true;
+    let (child, made) = loop {
+        let (child, sync) = clone(&plan, &init, cgroup.as_ref(), agent.as_ref(), &container, direct)?;
+        let mut spoken = false;
+        let made = attend(&plan, &sync, &child, handles, &container, agent.is_some(), &mut spoken);
+        // See `container::make`: the kernel's trap for callers whose own cgroup was ever killed.
+        if made.is_err() && !spoken && direct && cgroup.is_some() && died_by_kill(&child)? {
+            direct = false;
+            continue;
+        }
+        break (child, made);
+    };
     if made.is_err() {
         let _ = process::pidfd_kill(child.pidfd.as_fd(), libc::SIGKILL);
         let _ = process::wait(child.pidfd.as_fd(), true);
     }
     made.map(|console| (child, console))
+}
+
+/// Whether a child that said nothing was killed. Its silence is heard a moment before its end is seen.
+fn died_by_kill(child: &Child) -> Result<bool> {
+    const A_MOMENT: i32 = 200;
+    fd::poll(&[(child.pidfd.as_fd(), libc::POLLIN)], A_MOMENT)?;
+    Ok(process::wait(child.pidfd.as_fd(), false)? == Some(Exit::Signal(libc::SIGKILL)))
 }
 
 fn plan(
@@ -103,22 +122,38 @@ fn find_cgroup(container: &Container, options: &ExecOptions) -> Result<Option<Cg
     cgroup::open(&traces).map_err(|e| e.context("joining the container's cgroup"))
 }
 
-/// The parent enters the PID namespace, which only children see; the child is born in the cgroup and joins the rest.
+/// A rootless caller has power over the namespaces only from inside their user namespace.
+fn outer_flags(plan: &ExecPlan) -> i32 {
+    let user_first = !may_copy_mounts_at_start() && plan.flags & Kind::User.flag() != 0;
+    plan.flags & (Kind::Pid.flag() | if user_first { Kind::User.flag() } else { 0 })
+}
+
+/// Asked before anything is joined: inside a user namespace the answer would be another one.
+fn may_copy_mounts_at_start() -> bool {
+    static ANSWER: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *ANSWER.get_or_init(may_copy_mounts)
+}
+
+/// The parent enters the PID namespace, which only children see.
+fn enter_pid_namespace(plan: &ExecPlan, init: &OwnedFd) -> Result<()> {
+    match outer_flags(plan) {
+        0 => Ok(()),
+        outer => setns(init.as_fd(), outer).map_err(|e| e.context("joining the container's namespaces")),
+    }
+}
+
+/// The child is born in the cgroup (or moved there, when not `direct`) and joins the rest.
 fn clone(
     plan: &ExecPlan,
     init: &OwnedFd,
     cgroup: Option<&Cgroup>,
     agent: Option<&OwnedFd>,
     container: &Container,
+    direct: bool,
 ) -> Result<(Child, Sync)> {
-    // A rootless caller has power over the namespaces only from inside their user namespace.
-    let user_first = !may_copy_mounts() && plan.flags & Kind::User.flag() != 0;
-    let outer = plan.flags & (Kind::Pid.flag() | if user_first { Kind::User.flag() } else { 0 });
-    if outer != 0 {
-        setns(init.as_fd(), outer).map_err(|e| e.context("joining the container's namespaces"))?;
-    }
+    let outer = outer_flags(plan);
     let (ours, theirs) = Sync::pair()?;
-    let dir = cgroup.map(|c| c.dir.as_fd());
+    let dir = cgroup.filter(|_| direct).map(|c| c.dir.as_fd());
     let side = match clone3(0, dir) {
         // A cgroup that the container divided takes no process itself: then its init's own is the place.
         Err(e) if e.errno() == libc::EBUSY || e.errno() == libc::EOPNOTSUPP => {
@@ -128,10 +163,16 @@ fn clone(
         other => other?,
     };
     match side {
-        Side::Parent(child) => Ok((child, ours)),
+        Side::Parent(child) => {
+            if let (Some(cgroup), false) = (cgroup, direct) {
+                cgroup::move_into(cgroup, child.pid)?;
+                ours.say(Word::Build)?;
+            }
+            Ok((child, ours))
+        }
         Side::Child => {
             drop(ours);
-            born(plan, init, plan.flags & !outer, cgroup, agent, &theirs)
+            born(plan, init, plan.flags & !outer, cgroup, agent, &theirs, direct)
         }
     }
 }
@@ -161,9 +202,20 @@ fn born(
     cgroup: Option<&Cgroup>,
     agent: Option<&OwnedFd>,
     sync: &Sync,
+    direct: bool,
 ) -> ! {
     process::set_name("jug:exec");
     let inside = || {
+        if !direct {
+            sync.expect(Word::Build)?;
+        }
+        // Soon the container's processes see this one: what it has open is none of theirs (CVE-2016-9962).
+        process::prctl(libc::PR_SET_DUMPABLE, 0)?;
+        if let Some((initial, _)) = &plan.process.cpu_affinity
+            && !initial.is_empty()
+        {
+            process::set_affinity(initial).map_err(|e| e.context("/process/execCPUAffinity/initial"))?;
+        }
         for tasks in cgroup.map(|c| c.v1_tasks.as_slice()).unwrap_or_default() {
             fd::write_all(tasks.as_fd(), b"0")?;
         }
@@ -181,6 +233,11 @@ fn born(
             console::take(&slave)?;
         }
         let program = prepare(&plan.process, plan.keyring.as_deref())?;
+        if let Some((_, last)) = &plan.process.cpu_affinity
+            && !last.is_empty()
+        {
+            process::set_affinity(last).map_err(|e| e.context("/process/execCPUAffinity/final"))?;
+        }
         sync.say(Word::Ready)?;
         Ok(program)
     };
@@ -208,10 +265,13 @@ fn attend(
     handles: &Handles,
     container: &Container,
     agent: bool,
+    spoken: &mut bool,
 ) -> Result<Option<OwnedFd>> {
     let mut console = None;
     loop {
-        match sync.hear()? {
+        let heard = sync.hear()?;
+        *spoken |= !matches!(heard, Heard::Silence);
+        match heard {
             Heard::Word(Word::Ready, ..) => break,
             Heard::Word(Word::Console, _, Some(master)) => match &handles.console_socket {
                 Some(path) => send_console(path, master.as_fd())?,

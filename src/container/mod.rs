@@ -18,7 +18,8 @@ pub mod status;
 pub mod sync;
 pub mod undo;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::apply::{self, opened};
@@ -29,7 +30,6 @@ use crate::host::Host;
 use crate::plan::namespaces::Kind;
 use crate::plan::{Options, Plan};
 use crate::sys::clone::{Child, Side};
-use crate::sys::process::Exit;
 use crate::sys::{self, fd, path, process, socket};
 
 use self::record::{Entry, Id, Phase, Record, Root, START};
@@ -73,7 +73,11 @@ fn make(
     handles: &Handles,
     start: bool,
 ) -> Result<Made> {
-    let plan = Plan::new(id.as_str(), bundle, options, &Host::look(&bundle.spec)?)?;
+    // Never freed: the process ends with it.
+    let plan = ManuallyDrop::new(Plan::new(id.as_str(), bundle, options, &Host::look(&bundle.spec)?)?);
+    plan.warnings.iter().for_each(|w| crate::cli::log::warn(w));
+    let notes = plan.seccomp.iter().flat_map(|s| &s.filter.warnings);
+    notes.for_each(|note| crate::cli::log::debug(note));
     opened::check_root(&plan)?;
     crate::cli::log::debug(&format!("container {} is planned from {}", plan.id, plan.bundle.display()));
     let entry = root.claim(id)?;
@@ -84,14 +88,15 @@ fn make(
         undo.record.cgroup = cgroup::Traces::default();
     }
     let mut open = Opened::new(&plan, &entry, start)?;
-    let (child, sync) = open.clone(&plan, cgroup.as_ref())?;
-    undo.child(&child)?;
-    crate::cli::log::debug(&format!("container {} was born as process {}", plan.id, child.pid));
-    if plan.namespaces.makes(Kind::User) {
-        apply::ids::map(&plan.ids, &child)?;
-        sync.say(Word::Build)?;
-    }
-    let console = attend(&plan, &sync, &mut undo, handles)?;
+    let born = match bear(&plan, &mut open, cgroup.as_ref(), &mut undo, handles, true) {
+        // The kernel kills a newborn at once where cgroup.kill was ever written to the caller's own cgroup or to an
+        // empty target (it compares counters, 6.1 to 6.18): such a child is born outside and moved, the slow way.
+        Err(_) if cgroup.is_some() && undo.killed_at_birth() => {
+            bear(&plan, &mut open, cgroup.as_ref(), &mut undo, handles, false)
+        }
+        other => other,
+    };
+    let (child, sync, console) = born?;
     limits(&plan, &child)?;
     hand_out(handles, &child)?;
     undo.record.phase = Phase::Created;
@@ -121,7 +126,7 @@ fn intent(plan: &Plan) -> Result<Record> {
         created: record::rfc3339(process::now()),
         owner: sys::cred::euid(),
         pid: 0,
-        start_time: 0,
+        identity: 0,
         boot_id: record::boot_id()?,
         cgroup: plan.cgroup.as_ref().map(cgroup::traces).transpose()?.unwrap_or_default(),
         namespaces: plan.namespaces.flags(),
@@ -152,24 +157,12 @@ impl Opened {
         })
     }
 
-    /// The one clone. In the child this does not return.
-    fn clone(&mut self, plan: &Plan, cgroup: Option<&Cgroup>) -> Result<(Child, Sync)> {
-        let (child, sync) = self.clone_once(plan, cgroup, true)?;
-        // The kernel kills the newborn where cgroup.kill was ever written to the caller's own cgroup (it compares the
-        // two counters); such a caller takes the slow way. A child that lives has nothing to say yet.
-        if let (Some(cgroup), Some(Exit::Signal(libc::SIGKILL))) = (cgroup, early_death(&child)?) {
-            let (child, sync) = self.clone_once(plan, None, false)?;
-            cgroup::move_into(cgroup, child.pid)?;
-            sync.say(Word::Build)?;
-            return Ok((child, sync));
-        }
-        Ok((child, sync))
-    }
-
-    fn clone_once(&mut self, plan: &Plan, cgroup: Option<&Cgroup>, direct: bool) -> Result<(Child, Sync)> {
+    /// The one clone. In the child this does not return. `direct`: born in its cgroup.
+    fn clone(&mut self, plan: &Plan, cgroup: Option<&Cgroup>, direct: bool) -> Result<(Child, Sync)> {
         let (ours, theirs) = Sync::pair()?;
         let rootless = !opened::may_copy_mounts();
-        match apply::namespaces::clone(&plan.namespaces, &self.joined, cgroup.map(|c| &c.dir), rootless)? {
+        let place = cgroup.filter(|_| direct).map(|c| &c.dir);
+        match apply::namespaces::clone(&plan.namespaces, &self.joined, place, rootless)? {
             Side::Parent(child) => Ok((child, ours)),
             Side::Child => {
                 drop(ours);
@@ -198,9 +191,30 @@ impl Opened {
     }
 }
 
-/// How the child ended, if it did within the instant in which the kernel kills it at birth.
-fn early_death(child: &Child) -> Result<Option<Exit>> {
-    process::wait(child.pidfd.as_fd(), false)
+/// Clones the child and follows it until it is ready.
+fn bear(
+    plan: &Plan,
+    open: &mut Opened,
+    cgroup: Option<&Cgroup>,
+    undo: &mut Undo<'_>,
+    handles: &Handles,
+    direct: bool,
+) -> Result<(Child, Sync, Option<OwnedFd>)> {
+    let (child, sync) = open.clone(plan, cgroup, direct)?;
+    undo.child(&child)?;
+    crate::cli::log::debug(&format!("container {} was born as process {}", plan.id, child.pid));
+    if let (Some(cgroup), false) = (cgroup, direct) {
+        cgroup::move_into(cgroup, child.pid)?;
+    }
+    let mapped = plan.namespaces.makes(Kind::User);
+    if mapped {
+        apply::ids::map(&plan.ids, &child)?;
+    }
+    if mapped || !direct {
+        sync.say(Word::Build)?;
+    }
+    let console = attend(plan, &sync, undo, handles)?;
+    Ok((child, sync, console))
 }
 
 /// The FIFO on which the created process waits. It is locked as long as the process has it open: until execve.
@@ -224,7 +238,9 @@ fn connect_agent(seccomp: Option<&crate::plan::SeccompPlan>) -> Result<Option<Ow
 fn attend(plan: &Plan, sync: &Sync, undo: &mut Undo<'_>, handles: &Handles) -> Result<Option<OwnedFd>> {
     let mut console = None;
     loop {
-        match sync.hear()? {
+        let heard = sync.hear()?;
+        undo.spoken |= !matches!(heard, Heard::Silence);
+        match heard {
             Heard::Word(Word::Ready, ..) => return Ok(console),
             Heard::Word(Word::Console, _, Some(master)) => match &handles.console_socket {
                 Some(path) => send_console(path, master.as_fd())?,
@@ -420,9 +436,4 @@ pub fn check_preserved(n: u32) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The number of a descriptor, for messages.
-pub fn number(fd: &OwnedFd) -> i32 {
-    fd.as_raw_fd()
 }

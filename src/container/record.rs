@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ROOT/ID/            locked (flock) by whoever changes the container
-//!         state.json  the record; first an intent, written before anything outside is touched, then the whole truth
+//!         record      a line of JSON for each step; the last whole line counts. The first is an intent, written before
+//!                     anything outside is touched
 //!         config.json the config as it was at create, byte for byte
 //!         start       a FIFO that the created process holds locked; execve lets go of the lock
 //! ```
@@ -18,8 +19,7 @@ use crate::cgroup::Traces;
 use crate::error::{Error, Result};
 use crate::sys;
 
-const STATE: &str = "state.json";
-const STATE_NEW: &str = ".state.json.new";
+const STATE: &str = "record";
 const CONFIG: &str = "config.json";
 pub const START: &str = "start";
 const RECORD_LIMIT: usize = 8 << 20;
@@ -69,8 +69,8 @@ pub struct Record {
     pub owner: u32,
     /// 0 before there is a process.
     pub pid: i32,
-    /// Start time of the process in clock ticks since boot (proc_pid_stat(5), field 22): with the pid it names one process.
-    pub start_time: u64,
+    /// What tells the process from a later one with its number, see [`identity`].
+    pub identity: u64,
     /// The boot in which the pid means something.
     pub boot_id: String,
     pub cgroup: Traces,
@@ -127,14 +127,16 @@ impl Root {
             // A `delete -f` may take the still empty directory away between these two calls: then make it again.
             let Ok(dir) = self.enter(name) else { continue };
             if sys::fd::flock(dir.as_fd(), libc::LOCK_EX | libc::LOCK_NB)? && self.is_current(name, &dir)? {
-                return Ok(Entry { dir, root: self.dir.try_clone().map_err(io("dup"))?, id: id.clone() });
+                let root = self.dir.try_clone().map_err(io("dup"))?;
+                return Ok(Entry { dir, root, id: id.clone(), locked: true.into() });
             }
         }
         Err(Error::new("container with given ID already exists")
             .why("another process is making or deleting it"))
     }
 
-    /// Removes the directory of a create that died before its intent: nothing outside was touched. `false`: it is in use.
+    /// Removes the directory of a create that died before its intent: nothing outside was touched. `false`: it is in
+    /// use.
     fn sweep(&self, id: &Id) -> Result<bool> {
         let Some(entry) = self.try_entry(id)? else { return Ok(true) };
         if !entry.lock(false)? || entry.record()?.is_some() {
@@ -153,7 +155,7 @@ impl Root {
         match self.enter(Path::new(id.as_str())) {
             Ok(dir) => {
                 let root = self.dir.try_clone().map_err(io("dup"))?;
-                Ok(Some(Entry { dir, root, id: id.clone() }))
+                Ok(Some(Entry { dir, root, id: id.clone(), locked: false.into() }))
             }
             Err(e) if e.errno() == libc::ENOENT => Ok(None),
             Err(e) => Err(e),
@@ -203,6 +205,8 @@ pub struct Entry {
     dir: OwnedFd,
     root: OwnedFd,
     pub id: Id,
+    /// This process holds the lock by this very descriptor.
+    locked: std::cell::Cell<bool>,
 }
 
 impl Entry {
@@ -212,46 +216,48 @@ impl Entry {
 
     /// Takes the lock that every change of the container needs; it goes with this value. `Ok(false)`: held by another.
     pub fn lock(&self, wait: bool) -> Result<bool> {
-        sys::fd::flock(self.dir.as_fd(), libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB })
+        let got = sys::fd::flock(self.dir.as_fd(), libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB })?;
+        self.locked.set(got);
+        Ok(got)
+    }
+
+    pub fn is_locked(&self) -> bool {
+        self.locked.get()
     }
 
     pub fn unlock(&self) -> Result<()> {
+        self.locked.set(false);
         sys::fd::flock(self.dir.as_fd(), libc::LOCK_UN).map(drop)
     }
 
-    /// The record. `None`: a create died before its intent was whole, and so before it touched anything.
+    /// The record: the last whole line. `None`: a create died before its intent was whole, and so before it touched
+    /// anything.
     pub fn record(&self) -> Result<Option<Record>> {
         let bytes = match self.read(STATE) {
             Ok(bytes) => bytes,
             Err(e) if e.errno() == libc::ENOENT => return Ok(None),
             Err(e) => return Err(e),
         };
-        match serde_json::from_slice(&bytes) {
-            Ok(record) => Ok(Some(record)),
-            // Only the very first write can be torn: every later one is a rename.
-            Err(_) if !bytes.ends_with(b"\n") => Ok(None),
-            Err(e) => {
-                Err(Error::new(format!("the record of container {} is damaged: {e}", self.id.as_str())))
-            }
+        // Whoever was killed in the middle of a line had not done yet what it announces.
+        let whole = &bytes[..bytes.iter().rposition(|b| *b == b'\n').unwrap_or(0)];
+        match whole.rsplit(|b| *b == b'\n').next().filter(|line| !line.is_empty()) {
+            None => Ok(None),
+            Some(line) => serde_json::from_slice(line).map(Some).map_err(|e| {
+                Error::new(format!("the record of container {} is damaged: {e}", self.id.as_str()))
+            }),
         }
     }
 
-    /// Writes the intent, the first record, or replaces it whole. The state root is a tmpfs as a rule, so no fsync.
+    /// Appends the record as it is now. The state root is a tmpfs as a rule, so no fsync.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let mut bytes =
+        let mut line =
             serde_json::to_vec(record).map_err(|e| Error::new(format!("writing the record: {e}")))?;
-        bytes.push(b'\n');
-        match record.phase {
-            Phase::Creating if record.pid == 0 && !record.hooks_begun => self.put(STATE, &bytes),
-            _ => {
-                self.put(STATE_NEW, &bytes)?;
-                sys::path::renameat(self.dir.as_fd(), Path::new(STATE_NEW), Path::new(STATE), 0)
-            }
-        }
+        line.push(b'\n');
+        self.put(STATE, libc::O_APPEND, &line)
     }
 
     pub fn write_config(&self, raw: &[u8]) -> Result<()> {
-        self.put(CONFIG, raw)
+        self.put(CONFIG, libc::O_TRUNC, raw)
     }
 
     /// The config as it was at create.
@@ -265,8 +271,8 @@ impl Entry {
         sys::fd::read_to_end(file.as_fd(), RECORD_LIMIT)
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    fn put(&self, name: &str, how: i32, bytes: &[u8]) -> Result<()> {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_NOFOLLOW | how;
         let file = sys::path::openat(self.dir.as_fd(), Path::new(name), flags, 0o600)?;
         sys::fd::write_all(file.as_fd(), bytes)
             .map_err(|e| e.context(format_args!("writing {name} of container {}", self.id.as_str())))
@@ -275,9 +281,11 @@ impl Entry {
     /// Removes the directory with everything in it; what is gone already is no error.
     pub fn erase(&self) -> Result<()> {
         let gone = |e: Error| if e.errno() == libc::ENOENT { Ok(()) } else { Err(e) };
-        for name in [CONFIG, START, STATE_NEW, STATE] {
+        // The record goes last: whatever is killed before finds it again.
+        for name in sys::path::list(self.dir.as_fd())?.iter().filter(|name| *name != STATE) {
             sys::path::unlinkat(self.dir.as_fd(), Path::new(name), 0).or_else(gone)?;
         }
+        sys::path::unlinkat(self.dir.as_fd(), Path::new(STATE), 0).or_else(gone)?;
         let name = Path::new(self.id.as_str());
         sys::path::unlinkat(self.root.as_fd(), name, libc::AT_REMOVEDIR).or_else(gone)
     }
@@ -288,13 +296,19 @@ pub fn boot_id() -> Result<String> {
     Ok(crate::host::read("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// State letter and start time of a process; `None` when there is none (proc_pid_stat(5)).
-pub fn process_stat(pid: i32) -> Option<(char, u64)> {
+/// What tells a process from a later one with the same number: the inode of its pidfd, or on older kernels its start
+/// time in clock ticks since boot (proc_pid_stat(5), field 22). `None` when it is gone.
+pub fn identity(pid: i32, pidfd: BorrowedFd<'_>) -> Result<Option<u64>> {
+    match sys::process::pidfd_identity(pidfd)? {
+        Some(inode) => Ok(Some(inode)),
+        None => Ok(start_time(pid)),
+    }
+}
+
+fn start_time(pid: i32) -> Option<u64> {
     let text = crate::host::read(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything: what counts stands behind the last one.
-    let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    text[text.rfind(')')? + 1..].split_whitespace().nth(19)?.parse().ok()
 }
 
 /// A time as RFC 3339 in UTC with nanoseconds; without trailing zeros, as Go prints it.

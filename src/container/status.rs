@@ -53,24 +53,25 @@ impl Container {
         }
     }
 
-    /// The first process, if it lives: same number, same start time, same boot, and no zombie.
+    /// The first process, if it lives: the same process in the same boot, and no zombie.
     pub fn process(&self) -> Result<Option<OwnedFd>> {
         if self.record.pid == 0 || self.record.boot_id != record::boot_id()? {
             return Ok(None);
         }
         let Some(pidfd) = process::pidfd_open(self.record.pid)? else { return Ok(None) };
-        // Looked at after the descriptor was opened: the number cannot have changed its owner in between unnoticed.
-        match record::process_stat(self.record.pid) {
-            Some((state, start)) if start == self.record.start_time && state != 'Z' && state != 'X' => {
-                Ok(Some(pidfd))
-            }
-            _ => Ok(None),
-        }
+        // Looked at through the descriptor: the number cannot have changed its owner in between unnoticed. A zombie is
+        // readable, and as good as gone.
+        let same = record::identity(self.record.pid, pidfd.as_fd())? == Some(self.record.identity);
+        let ended = fd::poll(&[(pidfd.as_fd(), libc::POLLIN)], 0)?[0];
+        Ok((same && !ended).then_some(pidfd))
     }
 
     pub fn status(&self) -> Result<Status> {
         if self.record.phase == Phase::Creating {
             // Whoever makes it holds the lock; nobody does any more after a SIGKILL.
+            if self.entry.is_locked() {
+                return Ok(Status::Stopped);
+            }
             let shared = libc::LOCK_SH | libc::LOCK_NB;
             let file = path::openat(self.entry.dir(), Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
             return Ok(if fd::flock(file.as_fd(), shared)? { Status::Stopped } else { Status::Creating });

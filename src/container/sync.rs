@@ -1,4 +1,4 @@
-//! What parent and child say to each other between the clone and the program: five words, and errors whole.
+//! What parent and child say to each other between the clone and the program: a few words, and errors whole.
 //!
 //! ```text
 //! parent                         child

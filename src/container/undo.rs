@@ -19,6 +19,9 @@ pub struct Undo<'a> {
     entry: &'a Entry,
     hooks: &'a Hooks,
     pidfd: Option<OwnedFd>,
+    exit: Option<Exit>,
+    /// The child has said a word, and so has lived.
+    pub spoken: bool,
     kept: bool,
 }
 
@@ -26,16 +29,16 @@ impl<'a> Undo<'a> {
     /// Writes the intent. From here on a SIGKILL leaves something that `delete -f` finds.
     pub fn new(record: Record, entry: &'a Entry, hooks: &'a Hooks) -> Result<Self> {
         entry.write(&record)?;
-        Ok(Self { record, entry, hooks, pidfd: None, kept: false })
+        Ok(Self { record, entry, hooks, pidfd: None, exit: None, spoken: false, kept: false })
     }
 
     /// Remembers the process.
     pub fn child(&mut self, child: &Child) -> Result<()> {
+        self.exit = None;
         self.pidfd =
             Some(child.pidfd.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
-        let start = record::process_stat(child.pid).map(|(_, start)| start);
         self.record.pid = child.pid;
-        self.record.start_time = start.unwrap_or(0);
+        self.record.identity = record::identity(child.pid, child.pidfd.as_fd())?.unwrap_or(0);
         Ok(())
     }
 
@@ -46,9 +49,8 @@ impl<'a> Undo<'a> {
     }
 
     /// Why a child that said nothing is dead.
-    pub fn obituary(&self) -> Error {
-        let exit = self.pidfd.as_ref().and_then(|fd| process::wait(fd.as_fd(), true).ok().flatten());
-        match exit {
+    pub fn obituary(&mut self) -> Error {
+        match self.exit(true) {
             Some(Exit::Signal(libc::SIGKILL)) if cgroup::oom_kills(&self.record.cgroup) > 0 => {
                 Error::new("container init was OOM-killed (memory limit too low?)")
                     .next("raise /linux/resources/memory/limit")
@@ -59,6 +61,26 @@ impl<'a> Undo<'a> {
             }
             None => Error::new("container init is gone"),
         }
+    }
+
+    /// How the child ended; asked of the kernel once, since that reaps it.
+    fn exit(&mut self, block: bool) -> Option<Exit> {
+        if self.exit.is_none() {
+            self.exit = self.pidfd.as_ref().and_then(|fd| process::wait(fd.as_fd(), block).ok().flatten());
+        }
+        self.exit
+    }
+
+    /// The child was killed before its first word, and not for want of memory.
+    pub fn killed_at_birth(&mut self) -> bool {
+        // Its silence is heard a moment before its end is seen.
+        const A_MOMENT: i32 = 200;
+        if let (None, false, Some(pidfd)) = (self.exit, self.spoken, &self.pidfd) {
+            let _ = crate::sys::fd::poll(&[(pidfd.as_fd(), libc::POLLIN)], A_MOMENT);
+        }
+        !self.spoken
+            && self.exit(false) == Some(Exit::Signal(libc::SIGKILL))
+            && cgroup::oom_kills(&self.record.cgroup) == 0
     }
 
     /// The container is made: nothing is undone any more.

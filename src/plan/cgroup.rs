@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
-use super::Options;
 use super::devices::{self, Rule};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -49,17 +48,7 @@ pub struct V1Plan {
 }
 
 impl CgroupPlan {
-    pub fn new(id: &str, linux: &Linux, options: &Options, host: &Host) -> Result<Option<Self>> {
-        if options.systemd_cgroup {
-            if !host.systemd {
-                return Err(Error::new(
-                    "--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager",
-                )
-                .next("leave the flag out"));
-            }
-            return Err(Error::new("--systemd-cgroup: the systemd cgroup driver is not supported by this version")
-                .next("leave the flag out; the engine's setting is usually called cgroup driver or manager: cgroupfs"));
-        }
+    pub fn new(id: &str, linux: &Linux, host: &Host) -> Result<Option<Self>> {
         let path = path(id, linux, host)?;
         let nothing = LinuxResources::default();
         let resources = linux.resources().as_ref().unwrap_or(&nothing);
@@ -75,6 +64,10 @@ impl CgroupPlan {
         let devices = devices::rules(resources.devices().as_deref().unwrap_or_default())?;
         let device_program =
             (!host.rootless && !devices::allows_everything(&devices)).then(|| devices::program(&devices));
+        // Jumps hold 16 bits; beyond that the program would be a wrong one.
+        if device_program.as_ref().is_some_and(|p| p.len() > 30_000) {
+            return Err(Error::new("/linux/resources/devices: too many rules for one device program"));
+        }
         let optional = host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
         let mut plan =
             Self { mount, path, writes: Vec::new(), v1: Vec::new(), devices, device_program, optional };

@@ -29,8 +29,12 @@ impl IdMaps {
         let gid = ranges(linux.gid_mappings(), "/linux/gidMappings")?;
         if !namespaces.has(Kind::User) {
             if !uid.is_empty() || !gid.is_empty() {
-                return Err(Error::new("user namespace mappings specified, but user namespace isn't enabled in the config")
-                    .next("add {\"type\": \"user\"} to /linux/namespaces, or remove /linux/uidMappings and gidMappings"));
+                return Err(Error::new(
+                    "user namespace mappings specified, but user namespace isn't enabled in the config",
+                )
+                .next(
+                    "add {\"type\": \"user\"} to /linux/namespaces, or remove uidMappings and gidMappings",
+                ));
             }
             if host.euid != 0 {
                 return Err(Error::new("rootless container requires user namespaces").next(

@@ -37,7 +37,6 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// Descriptors from 3 on that the program keeps.
     pub preserve_fds: u32,
-    pub systemd_cgroup: bool,
 }
 
 /// Everything that is decided about a container before the first effect.
@@ -102,7 +101,7 @@ impl Plan {
         let ids = IdMaps::new(linux, &namespaces, host)?;
         let mut warnings = bundle.warnings.clone();
         let seccomp = linux.seccomp().as_ref().map(seccomp).transpose()?;
-        let mounts = mounts::plan(spec, linux, &bundle.dir, &namespaces, &ids)?;
+        let mounts = mounts::plan(spec, &bundle.dir, &namespaces, &ids)?;
         let process = spec.process().as_ref().ok_or_else(|| {
             Error::new("/process: the config has no process to run").next("see config.md#process")
         })?;
@@ -117,7 +116,7 @@ impl Plan {
             hostname: uts_name(spec.hostname(), "/hostname", &namespaces)?,
             domainname: uts_name(spec.domainname(), "/domainname", &namespaces)?,
             sysctl: sysctl(linux, &namespaces, host)?,
-            cgroup: CgroupPlan::new(id, linux, options, host)?,
+            cgroup: CgroupPlan::new(id, linux, host)?,
             seccomp,
             hooks: Hooks::new(spec.hooks().as_ref())?,
             process: ProcessPlan::new(process, &ids, host, &mut warnings)?,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, Mount, Spec};
+use oci_spec::runtime::{Mount, Spec};
 
 use super::ids::{self, IdMaps, Range};
 use super::namespaces::{Kind as Ns, Namespaces};
@@ -76,13 +76,7 @@ pub fn allowed_in_proc(destination: &Path) -> bool {
     PROC_ALLOWED.iter().any(|p| destination == Path::new(p))
 }
 
-pub fn plan(
-    spec: &Spec,
-    linux: &Linux,
-    bundle: &Path,
-    ns: &Namespaces,
-    ids: &IdMaps,
-) -> Result<Vec<MountPlan>> {
+pub fn plan(spec: &Spec, bundle: &Path, ns: &Namespaces, ids: &IdMaps) -> Result<Vec<MountPlan>> {
     let list = spec.mounts().as_deref().unwrap_or_default();
     if !ns.has(Ns::Mount) {
         if !list.is_empty() || ns.has(Ns::User) {
@@ -91,10 +85,10 @@ pub fn plan(
         }
         return Ok(Vec::new());
     }
-    list.iter().enumerate().map(|(i, mount)| one(mount, format!("/mounts/{i}"), linux, bundle, ids)).collect()
+    list.iter().enumerate().map(|(i, mount)| one(mount, format!("/mounts/{i}"), bundle, ids)).collect()
 }
 
-fn one(mount: &Mount, at: String, linux: &Linux, bundle: &Path, ids: &IdMaps) -> Result<MountPlan> {
+fn one(mount: &Mount, at: String, bundle: &Path, ids: &IdMaps) -> Result<MountPlan> {
     let destination = super::lexical(mount.destination());
     if destination.as_os_str().is_empty() && mount.typ().as_deref() != Some("bind") {
         return Err(Error::new(format!(
@@ -146,7 +140,7 @@ fn one(mount: &Mount, at: String, linux: &Linux, bundle: &Path, ids: &IdMaps) ->
     if words.copy_up && fstype != "tmpfs" {
         return Err(Error::new(format!("{at}/options: tmpcopyup is only possible on a tmpfs")));
     }
-    let idmap = idmap(mount, words.idmap, &at, bind, linux, ids)?;
+    let idmap = idmap(mount, words.idmap, &at, bind, ids)?;
     Ok(MountPlan {
         destination,
         kind,
@@ -161,14 +155,7 @@ fn one(mount: &Mount, at: String, linux: &Linux, bundle: &Path, ids: &IdMaps) ->
     })
 }
 
-fn idmap(
-    mount: &Mount,
-    word: Option<bool>,
-    at: &str,
-    bind: bool,
-    linux: &Linux,
-    ids: &IdMaps,
-) -> Result<Option<Idmap>> {
+fn idmap(mount: &Mount, word: Option<bool>, at: &str, bind: bool, ids: &IdMaps) -> Result<Option<Idmap>> {
     let own = |list: &Option<Vec<_>>, name: &str| ids::mount_ranges(list, &format!("{at}/{name}"));
     let (uid, gid) = (own(mount.uid_mappings(), "uidMappings")?, own(mount.gid_mappings(), "gidMappings")?);
     if uid.is_empty() && gid.is_empty() && word.is_none() {
@@ -187,7 +174,6 @@ fn idmap(
     if !uid.is_empty() {
         return Ok(Some(Idmap { uid, gid, recursive }));
     }
-    let _ = linux;
     if ids.uid.is_empty() {
         return Err(Error::new(format!(
             "{at}/options: idmap without mappings needs a user namespace with mappings"

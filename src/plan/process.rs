@@ -23,7 +23,7 @@ pub struct ProcessPlan {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
-    /// Leave the caller's supplementary groups alone (annotation `run.oci.keep_original_groups`, or setgroups denied).
+    /// Leave the caller's supplementary groups alone: setgroups(2) is denied where one unprivileged id is mapped.
     pub keep_groups: bool,
     pub umask: u32,
     pub capabilities: CapabilityPlan,
@@ -37,6 +37,8 @@ pub struct ProcessPlan {
     pub selinux: Option<String>,
     pub io_priority: Option<(u32, u32)>,
     pub scheduler: Option<crate::sys::process::SchedAttr>,
+    /// For `exec`: the CPUs until the program starts, and from then on; empty where not given.
+    pub cpu_affinity: Option<(Vec<usize>, Vec<usize>)>,
 }
 
 /// The five sets as bit masks, bit n being capability n.
@@ -109,6 +111,7 @@ impl ProcessPlan {
                 (class, p.priority() as u32)
             }),
             scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+            cpu_affinity: process.exec_cpu_affinity().as_ref().map(cpu_affinity).transpose()?,
         })
     }
 }
@@ -301,6 +304,13 @@ fn scheduler(s: &oci_spec::runtime::Scheduler) -> Result<crate::sys::process::Sc
         deadline: s.deadline().unwrap_or(0),
         period: s.period().unwrap_or(0),
     })
+}
+
+fn cpu_affinity(affinity: &oci_spec::runtime::ExecCPUAffinity) -> Result<(Vec<usize>, Vec<usize>)> {
+    let list = |text: &Option<String>, name: &str| {
+        cpu_list(text.as_deref().unwrap_or(""), &format!("/process/execCPUAffinity/{name}"))
+    };
+    Ok((list(affinity.initial(), "initial")?, list(affinity.cpu_affinity_final(), "final")?))
 }
 
 /// Mode with its flag bits, and the nodes (set_mempolicy(2)).

@@ -42,7 +42,8 @@ pub struct Clause {
     pub action: u32,
 }
 
-/// That a rule speaks of a number, maybe as one call among those a multiplexer makes: number, rule and the multiplexer's
+/// That a rule speaks of a number, maybe as one call among those a multiplexer makes: number, rule and the
+/// multiplexer's
 /// first argument (0 for a call of its own) in one word, which sorts faster than a struct.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Mention(u64);

@@ -3,6 +3,7 @@
 //! Each function is one kernel call under its own name, and an error here *is* the call with its arguments, so that no
 //! caller has to invent words for it. Nothing in this room decides anything.
 
+pub mod alloc;
 pub mod bpf;
 pub mod clone;
 pub mod cred;

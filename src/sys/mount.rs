@@ -215,7 +215,8 @@ pub fn set_propagation(path: &Path, flags: u64) -> Result<()> {
     Ok(())
 }
 
-/// Makes the current directory the root and stacks the old root on top of it (pivot_root(2), NOTES: pivot_root(".", ".")).
+/// Makes the current directory the root and stacks the old root on top of it (pivot_root(2), NOTES: pivot_root(".",
+/// ".")).
 pub fn pivot_here() -> Result<()> {
     check!(
         // SAFETY: both are constant NUL-terminated strings.

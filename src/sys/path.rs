@@ -23,6 +23,20 @@ struct OpenHow {
 
 /// openat2(2), always with O_CLOEXEC. EAGAIN (a rename raced with the lookup) is tried again a bounded number of times.
 pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
+    openat2_errno(dir, path, flags, mode, resolve)?.map_err(|e| {
+        Error::call(format_args!("openat2({}, {path:?}, {flags:#x}, resolve {resolve:#x})", shown(dir)), e)
+    })
+}
+
+/// The same for a path that may well be absent: the inner error is the bare number, since its words would cost more
+/// than the call.
+pub fn openat2_errno(
+    dir: BorrowedFd<'_>,
+    path: &Path,
+    flags: i32,
+    mode: u32,
+    resolve: u64,
+) -> Result<std::result::Result<OwnedFd, i32>> {
     let c = c_path(path)?;
     let how = OpenHow {
         flags: (flags | libc::O_CLOEXEC) as u32 as u64,
@@ -45,14 +59,13 @@ pub fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve:
             )
         };
         if fd >= 0 {
-            return Ok(owned(fd));
+            return Ok(Ok(owned(fd)));
         }
         if !matches!(errno(), libc::EAGAIN | libc::EINTR) {
             break;
         }
     }
-    let e = errno();
-    Err(Error::call(format_args!("openat2({}, {path:?}, {flags:#x}, resolve {resolve:#x})", shown(dir)), e))
+    Ok(Err(errno()))
 }
 
 /// Opens a path that the caller trusts (config, state, the host's own files).
@@ -262,6 +275,17 @@ pub fn executable(path: &Path) -> Result<()> {
         "faccessat2({path:?}, X_OK)"
     )?;
     Ok(())
+}
+
+/// Whether a file lies where nobody can write it: asked of the mount, since a privileged caller may write anything
+/// else.
+pub fn on_read_only_mount(path: &Path) -> bool {
+    let Ok(c) = c_path(path) else { return false };
+    // SAFETY: c is a valid NUL-terminated string.
+    let denied = unsafe {
+        libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, c.as_ptr(), libc::W_OK, libc::AT_EACCESS)
+    };
+    denied != 0 && errno() == libc::EROFS
 }
 
 /// The names in a directory, without `.` and `..`, unsorted.

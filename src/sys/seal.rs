@@ -1,6 +1,7 @@
 //! The seal: the runtime binary as seen from inside a container must be a file that nobody can write (CVE-2019-5736).
 //!
-//! The verbs that enter a container run from a detached read-only bind of the binary: no `/proc/*/exe` inside then names
+//! The verbs that enter a container run from a detached read-only bind of the binary: no `/proc/*/exe` inside then
+//! names
 //! a writable host file, and since the mount belongs to no namespace it can be neither remounted nor cloned.
 //! [`jug_entry`] is the ELF entry point of `jug-oci`. It runs before libc starts and goes through the execveat(2) at
 //! once, so that a sealed start pays for libc's start-up (43 CPUID instructions, each a VM exit in a guest) only once.
@@ -202,7 +203,7 @@ unsafe fn syscall(number: libc::c_long, a: usize, b: usize, c: usize, d: usize, 
 /// belongs to somebody whom an unprivileged container can never be.
 pub fn ensure() -> Result<()> {
     let exe = Path::new(SELF_EXE);
-    if path::statfs(exe).is_some_and(|(_, flags)| flags & libc::ST_RDONLY != 0) {
+    if path::on_read_only_mount(exe) {
         return Ok(());
     }
     let file = path::open(exe, libc::O_RDONLY)

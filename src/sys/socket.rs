@@ -49,10 +49,27 @@ pub fn send(sock: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> R
     Ok(())
 }
 
+/// The length of the message that comes next, once it is there: buffers of the longest one would cost a start more than
+/// its own work does.
+fn next_length(sock: BorrowedFd<'_>) -> Result<usize> {
+    loop {
+        // SAFETY: with a length of 0 nothing is written; MSG_TRUNC makes the kernel return the real length.
+        let n = unsafe {
+            libc::recv(sock.as_raw_fd(), std::ptr::null_mut(), 0, libc::MSG_PEEK | libc::MSG_TRUNC)
+        };
+        match n {
+            0.. => return Ok(n as usize),
+            _ if super::errno() == libc::EINTR => {}
+            _ if super::errno() == libc::ECONNRESET => return Ok(0),
+            _ => return Err(Error::call(format_args!("recv({}, MSG_PEEK)", shown(sock)), super::errno())),
+        }
+    }
+}
+
 /// Receives one message of at most `limit` bytes and at most one descriptor; zero bytes mean that the other end is
 /// gone.
 pub fn receive(sock: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<OwnedFd>)> {
-    let mut bytes = vec![0u8; limit];
+    let mut bytes = vec![0u8; next_length(sock)?.min(limit)];
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let (len, fd) = loop {
         let mut iov = [IoSliceMut::new(&mut bytes)];

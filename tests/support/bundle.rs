@@ -40,6 +40,11 @@ impl Bundle {
         Self::make(Some((uid, gid)), &rootless_spec(uid, gid))
     }
 
+    /// With this config, owned and called by this user.
+    pub fn with(user: Option<(u32, u32)>, spec: &Value) -> Self {
+        Self::make(user, spec)
+    }
+
     fn make(user: Option<(u32, u32)>, spec: &Value) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let tag = format!("jug-test-{}-{:04}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

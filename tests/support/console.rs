@@ -141,7 +141,8 @@ fn winsize(rows: u16, columns: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
-/// A terminal of our own: hand `slave` to `Call::terminal` (through `setsid --ctty`, so that it controls), then drop it.
+/// A terminal of our own: hand `slave` to `Call::terminal` (through `setsid --ctty`, so that it controls), then
+/// drop it.
 pub struct Pty {
     pub master: Master,
     pub slave: OwnedFd,

@@ -49,7 +49,8 @@ pub enum Feature {
     CgroupV2,
     /// v1 controllers, with or without a cgroup2 beside them.
     CgroupV1,
-    /// A controller on either version: `memory`, `pids`, `cpu`, `cpuset`, `io` (v1: `blkio`), `devices` (v2: BPF), `freezer`.
+    /// A controller on either version: `memory`, `pids`, `cpu`, `cpuset`, `io` (v1: `blkio`), `devices` (v2: BPF),
+    /// `freezer`.
     Controller(&'static str),
     /// A file that the v2 root's children have when the controller offers it: `io.weight`, `memory.swap.max`.
     CgroupFile(&'static str),

@@ -14,13 +14,14 @@
 //! ```
 //!
 //! The runtime is `$RUNTIME` (a path, or a name such as `runc`), else the `jug-oci` that cargo built. Where jug departs
-//! from a peer on purpose the test says `deviates!(…)`; where an old peer lacks a newer behaviour, `newer!(…)`; where the
-//! kernel lacks something, `needs!(Feature::…)`; anything else that stops a test natively is `skip!(…)`, which fails in the
-//! guest (`JUG_IN_GUEST=1`). All of them speak past libtest's capture, so a skip is never silent.
+//! from a peer on purpose the test says `deviates!(…)`; where an old peer lacks a newer behaviour, `newer!(…)`;
+//! where the kernel lacks something, `needs!(Feature::…)`; anything else that stops a test natively is `skip!(…)`,
+//! which fails in the guest (`JUG_IN_GUEST=1`). All of them speak past libtest's capture, so a skip is never
+//! silent.
 //!
 //! The probe (rootfs-builder/src/bin/probe) is looked for beside the test's own profile directory (`…/debug/probe`, or
-//! `$JUG_PROBE`) and built when it is missing or older than its source; in the guest, where there is no cargo, it must be there:
-//! `cargo build -p rootfs-builder --bin probe` first.
+//! `$JUG_PROBE`) and built when it is missing or older than its source; in the guest, where there is no cargo, it
+//! must be there: `cargo build -p rootfs-builder --bin probe` first.
 #![allow(dead_code, unused_imports, unused_macros, reason = "every test file uses its own part of the kit")]
 
 mod audit;
@@ -60,7 +61,8 @@ macro_rules! deviates {
 macro_rules! newer {
     ($($why:tt)*) => {
         if $crate::support::is_peer() {
-            $crate::support::say_skip("SKIP-RUNC", &format!("{} lacks {}", $crate::support::runtime_name(), format_args!($($why)*)));
+            let name = $crate::support::runtime_name();
+            $crate::support::say_skip("SKIP-RUNC", &format!("{name} lacks {}", format_args!($($why)*)));
             return;
         }
     };

@@ -2,9 +2,9 @@
 //!
 //! The arbiter between jug and libseccomp: 2.5.4 compiles some profiles wrongly. When the nested conditions of one rule
 //! fail, its program goes on to the next rule for the call without loading the argument again, and compares whichever
-//! word was loaded last (`rule a0 != 5 && a2 & 5 == 5` before `rule a0 < 255`, for one). Where libseccomp and jug differ,
-//! the model says who is right. It knows no ranges, no trees and no instructions; numbers come from the tables, which
-//! are compared with libseccomp's on their own.
+//! word was loaded last (`rule a0 != 5 && a2 & 5 == 5` before `rule a0 < 255`, for one). Where libseccomp and jug
+//! differ, the model says who is right. It knows no ranges, no trees and no instructions; numbers come from the
+//! tables, which are compared with libseccomp's on their own.
 
 use crate::bpf::Call;
 use jug::seccomp::{Arch, tables};

@@ -118,8 +118,9 @@ pub fn cgroup2_mount() -> PathBuf {
     if unified.join("cgroup.procs").exists() { unified.into() } else { "/sys/fs/cgroup".into() }
 }
 
-/// A private mount namespace for this thread and all that it starts: everything is read-only but the bundle's directory,
-/// whose `outside` is a tmpfs of 4 MiB. A mistake of the runtime can fill or change nothing else. Dropped: the thread is back.
+/// A private mount namespace for this thread and all that it starts: everything is read-only but the bundle's
+/// directory, whose `outside` is a tmpfs of 4 MiB. A mistake of the runtime can fill or change nothing else.
+/// Dropped: the thread is back.
 pub struct SafeBox {
     before: OwnedFd,
     pub outside: PathBuf,

@@ -13,8 +13,8 @@ use crate::entry::Entry;
 use crate::error::{Doing, Error, Result};
 use crate::recipe::Debian;
 
-/// The time mmdebstrap works with; entries get the build's time when they are read, so that a new SOURCE_DATE_EPOCH does
-/// not need the network. Not 0: passwd(5) tools write it, in days, where 0 means "must change the password".
+/// The time mmdebstrap works with; entries get the build's time when they are read, so that a new SOURCE_DATE_EPOCH
+/// does not need the network. Not 0: passwd(5) tools write it, in days, where 0 means "must change the password".
 const MMDEBSTRAP_EPOCH: &str = "1577836800";
 
 pub fn read(debian: &Debian, shop: &Workshop) -> Result<Vec<Entry>> {

@@ -215,12 +215,15 @@ impl<'a> Report<'a> {
             let of_crun = self.ratio(case, CRUN, JUG);
             for (index, kind) in ["wall", "CPU"].into_iter().enumerate() {
                 let name = case.name();
-                goal(
-                    format!("{name}: {kind}, times the floor"),
-                    of_floor.map(|ratio| ratio[index]),
-                    1.5,
-                    false,
-                );
+                // The other cases are shown against their floor, and are held to crun.
+                if matches!(case, Case::Plain) {
+                    goal(
+                        format!("{name}: {kind}, times the floor"),
+                        of_floor.map(|ratio| ratio[index]),
+                        1.5,
+                        false,
+                    );
+                }
                 goal(
                     format!("{name}: times less {kind} than crun"),
                     of_crun.map(|ratio| ratio[index]),
@@ -264,8 +267,10 @@ impl<'a> Report<'a> {
             json!({ "goal": goal.what, "figure": goal.figure, "limit": goal.limit, "at_least": goal.at_least,
                     "met": goal.met() })
         });
+        let facts =
+            machine(&self.results.load_before).into_iter().map(|(name, value)| (name.to_owned(), value));
         json!({
-            "machine": machine(&self.results.load_before).into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>(),
+            "machine": facts.collect::<Map<_, _>>(),
             "contenders": contenders.collect::<Map<_, _>>(),
             "cases": cases,
             "goals": goals.collect::<Vec<_>>(),

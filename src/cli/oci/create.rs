@@ -21,7 +21,10 @@ impl Create {
             return self.flags.print_plan(globals).map(|()| 0);
         }
         seal::ensure()?;
+        crate::sys::alloc::populate();
         let (bundle, options) = self.flags.prepare(globals)?;
+        // Never freed: the process ends with it.
+        let bundle = std::mem::ManuallyDrop::new(bundle);
         check_console(&bundle, self.flags.console_socket.is_some(), true)?;
         let root = globals.make_root()?;
         container::create(&root, &id, &bundle, &options, &self.flags.handles())

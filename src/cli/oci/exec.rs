@@ -97,7 +97,7 @@ impl Exec {
                 if e.what().starts_with("cannot exec") {
                     e
                 } else {
-                    e.context("exec failed: unable to start container process")
+                    e.context("unable to start container process")
                 }
             })?;
         match foreground {

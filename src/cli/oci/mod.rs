@@ -97,6 +97,21 @@ pub struct Globals {
 }
 
 impl Globals {
+    fn refuse_systemd(&self) -> Result<()> {
+        if !self.systemd_cgroup {
+            return Ok(());
+        }
+        Err(if crate::host::Host::has_systemd() {
+            Error::new("--systemd-cgroup: the systemd cgroup driver is not supported by this version")
+                .next("leave the flag out; the engine's setting is usually called cgroup driver or manager: cgroupfs")
+        } else {
+            Error::new(
+                "--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager",
+            )
+            .next("leave the flag out")
+        })
+    }
+
     /// The existing state root.
     fn root(&self) -> Result<Root> {
         Root::open(&self.root, false)
@@ -156,6 +171,7 @@ impl CreateFlags {
 
     /// The bundle with what the environment adds, and the options; the descriptors to keep are there.
     fn prepare(&self, globals: &Globals) -> Result<(crate::bundle::Bundle, Options)> {
+        globals.refuse_systemd()?;
         let listen = listen_fds();
         let preserve_fds = self.preserve_fds + listen;
         container::check_preserved(preserve_fds)?;
@@ -167,12 +183,7 @@ impl CreateFlags {
         }
         bundle.warnings.iter().for_each(|w| log::warn(w));
         bundle.warnings.clear();
-        let options = Options {
-            no_pivot: self.no_pivot,
-            no_new_keyring: self.no_new_keyring,
-            preserve_fds,
-            systemd_cgroup: globals.systemd_cgroup,
-        };
+        let options = Options { no_pivot: self.no_pivot, no_new_keyring: self.no_new_keyring, preserve_fds };
         Ok((bundle, options))
     }
 
@@ -227,12 +238,8 @@ pub fn main() -> i32 {
     }
     let name = own_name();
     let (args, verb) = go_arguments(std::env::args_os().collect());
-    if args
-        .iter()
-        .skip(1)
-        .take_while(|a| a.to_string_lossy().starts_with('-'))
-        .any(|a| a == "--version" || a == "-v")
-    {
+    let before_verb = |a: &&OsString| verb.as_deref().is_none_or(|verb| *a != verb);
+    if args.iter().skip(1).take_while(before_verb).any(|a| a == "--version" || a == "-v") {
         log::print(&version(&name));
         return 0;
     }
@@ -256,7 +263,8 @@ pub fn main() -> i32 {
     }
 }
 
-/// The definition for one command line. Building all verbs costs a third of a millisecond, so a known verb is built alone.
+/// The definition for one command line. Building all verbs costs a third of a millisecond, so a known verb is built
+/// alone.
 fn command(verb: Option<&str>) -> clap::Command {
     let alone = |define: fn(clap::Command) -> clap::Command, name: &'static str| {
         GlobalFlags::augment_args(clap::Command::new("jug-oci"))

@@ -33,7 +33,10 @@ impl Run {
             return self.flags.print_plan(globals).map(|()| 0);
         }
         seal::ensure()?;
+        crate::sys::alloc::populate();
         let (bundle, options) = self.flags.prepare(globals)?;
+        // Never freed: the process ends with it.
+        let bundle = std::mem::ManuallyDrop::new(bundle);
         check_console(&bundle, self.flags.console_socket.is_some(), self.detach)?;
         let root = globals.make_root()?;
         let foreground = if self.detach { None } else { Some(Foreground::new(!self.no_subreaper)?) };

@@ -1,8 +1,8 @@
 //! The witness inside the container: a static program that says what it sees, for tests to judge.
 //!
 //! `probe [--read PATH] [--write PATH] [--stat PATH] [--sysctl NAME] [--list DIR]` prints one JSON object about the
-//! process and its surroundings; `probe VERB …` does one deed and says how it went (`probe help` lists them). It must not
-//! judge, must not change what it looks at, and must work in a root file system that holds nothing else.
+//! process and its surroundings; `probe VERB …` does one deed and says how it went (`probe help` lists them). It
+//! must not judge, must not change what it looks at, and must work in a root file system that holds nothing else.
 
 mod kernel;
 mod report;

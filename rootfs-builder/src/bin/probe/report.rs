@@ -1,5 +1,5 @@
-//! The report: one JSON object. Keys are stable; a fact that cannot be read is `null`, or `{"errno":…}` where the refusal
-//! itself is of interest. Nothing is left behind: `--write` only opens, and removes what it had to create.
+//! The report: one JSON object. Keys are stable; a fact that cannot be read is `null`, or `{"errno":…}` where the
+//! refusal itself is of interest. Nothing is left behind: `--write` only opens, and removes what it had to create.
 
 use std::collections::BTreeSet;
 use std::fs;
