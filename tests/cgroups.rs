@@ -414,6 +414,32 @@ fn everywhere(name: &str) -> Vec<PathBuf> {
     all.filter(|path| path.join("cgroup.procs").exists()).map(|path| path.join(name)).collect()
 }
 
+/// A cgroup with processes must not hand on controllers: those that the kernel lets it (cpu, pids) make all below invalid.
+#[test]
+fn a_cgroup_below_one_with_processes_is_a_place() {
+    needs!(Feature::CgroupV2);
+    needs!(Feature::Controller("pids"));
+    deviates!(
+        "jug leaves the cgroup above as it is; runc makes it a threaded domain, and the container threaded"
+    );
+    let b = Bundle::new();
+    let above = cgroup2_mount().join(format!("{}.above", b.tag()));
+    fs::create_dir(&above).expect("mkdir of a cgroup");
+    let mut other = std::process::Command::new("sleep").arg("3600").spawn().expect("sleep(1)");
+    fs::write(above.join("cgroup.procs"), other.id().to_string()).expect("join");
+    b.edit(|spec| spec["linux"]["cgroupsPath"] = json!(format!("/{}.above/below", b.tag())));
+    let plain = b.run_args(&["/bin/true"]);
+    let kind = fs::read_to_string(above.join("cgroup.type")).expect("cgroup.type");
+    b.edit(|spec| spec["linux"]["resources"]["pids"] = json!({ "limit": 20 }));
+    let limited = b.run_args(&["/bin/true"]);
+    other.kill().expect("kill");
+    other.wait().expect("wait");
+    eventually("rmdir", || fs::remove_dir(&above).is_ok().then_some(()));
+    plain.ok();
+    assert_eq!(kind, "domain\n");
+    limited.fails("/linux/resources/pids/limit");
+}
+
 #[test]
 fn a_cgroup_with_processes_is_refused() {
     newer!("the refusal of a cgroup that is not empty; 1.1.5 only warns");

@@ -146,13 +146,24 @@ fn walk_and_make(root: &OwnedFd, path: &Path, controllers: bool) -> Result<Owned
 fn enable_controllers(dir: BorrowedFd<'_>) -> Result<()> {
     let available = read(dir, "cgroup.controllers")?;
     let enabled = read(dir, "cgroup.subtree_control")?;
-    for controller in available.split_whitespace() {
-        if !enabled.split_whitespace().any(|e| e == controller) {
-            // One that is refused (EBUSY: processes in the parent, ENOENT: realtime tasks) fails later if it is needed.
-            let _ = write(dir, "cgroup.subtree_control", &format!("+{controller}"));
-        }
+    let is_enabled = |controller: &&str| enabled.split_whitespace().any(|e| e == *controller);
+    let mut missing = available.split_whitespace().filter(|c| !is_enabled(c)).peekable();
+    if missing.peek().is_none() || is_inhabited(dir) {
+        return Ok(());
+    }
+    for controller in missing {
+        // One that is refused (ENOENT, EINVAL: realtime tasks) fails later if it is needed.
+        let _ = write(dir, "cgroup.subtree_control", &format!("+{controller}"));
     }
     Ok(())
+}
+
+/// Whether processes stand in this very cgroup. There the kernel refuses the controllers of memory and io; those of cpu
+/// and pids it would let on, and with them make every cgroup below invalid, fit for no process (cgroup-v2.rst, "Threads").
+/// The root of all, the one without a type, may have both.
+fn is_inhabited(dir: BorrowedFd<'_>) -> bool {
+    sys::path::stat(dir, Path::new("cgroup.type")).is_ok()
+        && read(dir, "cgroup.procs").map_or(true, |pids| !pids.is_empty())
 }
 
 fn refuse_inhabited(dir: BorrowedFd<'_>) -> Result<()> {
@@ -209,7 +220,10 @@ fn apply(dir: BorrowedFd<'_>, limit: &Write) -> Result<()> {
         Err(e) if limit.optional && (missing(&e) || e.errno() == libc::EOPNOTSUPP) => Ok(()),
         Err(e) => {
             let cause = match e.errno() {
-                libc::ENOENT => Some("the controller is not enabled for this cgroup"),
+                libc::ENOENT => Some(
+                    "the controller is not enabled for this cgroup (processes in the one above prevent that), or this \
+                     kernel has no such file",
+                ),
                 libc::EINVAL | libc::ERANGE => Some("the kernel does not take this value"),
                 libc::EACCES | libc::EPERM => Some("this cgroup is not delegated to you"),
                 _ => None,

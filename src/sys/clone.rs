@@ -81,6 +81,12 @@ fn explain(error: Error, flags: u64) -> Error {
         libc::ENOSPC => {
             error.why("a limit on namespaces is reached").next("look at /proc/sys/user/max_*_namespaces")
         }
+        libc::EOPNOTSUPP => {
+            error.why("the cgroup is threaded, or lies below a threaded one (see cgroup.type)")
+        }
+        libc::EBUSY => {
+            error.why("the cgroup hands controllers on to those below it, and takes no process itself")
+        }
         libc::EAGAIN => error.why("the limit of processes is reached (RLIMIT_NPROC or pids.max)"),
         _ => error,
     }

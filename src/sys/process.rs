@@ -74,7 +74,7 @@ pub fn reap_orphans(main: i32) {
 }
 
 /// `None`: no process has this number. It may still be the number of a session or a process group that the process
-/// left behind (EINVAL), or by now of somebody's thread (EINVAL, since Linux 6.15 ENOENT).
+/// left behind (EINVAL), or by now of somebody's thread (EINVAL, on newer kernels ENOENT).
 pub fn pidfd_open(pid: i32) -> Result<Option<OwnedFd>> {
     // SAFETY: plain call.
     match check!(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }, "pidfd_open({pid})") {
