@@ -414,7 +414,7 @@ fn everywhere(name: &str) -> Vec<PathBuf> {
     all.filter(|path| path.join("cgroup.procs").exists()).map(|path| path.join(name)).collect()
 }
 
-/// A cgroup with processes must not hand on controllers: those that the kernel lets it (cpu, pids) make all below invalid.
+/// A cgroup with processes must not hand on controllers: those that the kernel lets it make all below it invalid.
 #[test]
 fn a_cgroup_below_one_with_processes_is_a_place() {
     needs!(Feature::CgroupV2);

@@ -159,7 +159,7 @@ fn enable_controllers(dir: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// Whether processes stand in this very cgroup. There the kernel refuses the controllers of memory and io; those of cpu
-/// and pids it would let on, and with them make every cgroup below invalid, fit for no process (cgroup-v2.rst, "Threads").
+/// and pids it would let on, and with them make every cgroup below invalid, fit for no process.
 /// The root of all, the one without a type, may have both.
 fn is_inhabited(dir: BorrowedFd<'_>) -> bool {
     sys::path::stat(dir, Path::new("cgroup.type")).is_ok()
