@@ -263,8 +263,7 @@ pub fn main() -> i32 {
     }
 }
 
-/// The definition for one command line. Building all verbs costs a third of a millisecond, so a known verb is built
-/// alone.
+/// The definition for one command line. Building all verbs is a good part of a start: a known verb is built alone.
 fn command(verb: Option<&str>) -> clap::Command {
     let alone = |define: fn(clap::Command) -> clap::Command, name: &'static str| {
         GlobalFlags::augment_args(clap::Command::new("jug-oci"))
