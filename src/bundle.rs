@@ -23,7 +23,7 @@ pub const CONFIG_LIMIT: usize = 8 << 20;
 pub struct Bundle {
     /// Absolute, without symbolic links.
     pub dir: PathBuf,
-    pub spec: Spec,
+    pub spec: Box<Spec>,
     /// The bytes of config.json: what `exec` reads again later, whatever becomes of the bundle.
     pub raw: Vec<u8>,
     /// What the specification says to warn about.
@@ -55,7 +55,8 @@ pub fn load(dir: &Path) -> Result<Bundle> {
 pub fn load_process(path: &Path) -> Result<(Process, Vec<String>)> {
     let file = sys::path::open(path, libc::O_RDONLY | libc::O_NONBLOCK)?;
     let raw = sys::fd::read_to_end(file.as_fd(), CONFIG_LIMIT).map_err(|e| e.context(path.display()))?;
-    parse::<Process>(&raw).map_err(|e| e.context(path.display()))
+    let (process, warnings) = parse::<Process>(&raw).map_err(|e| e.context(path.display()))?;
+    Ok((*process, warnings))
 }
 
 /// What a config or a part of it is read as.
@@ -78,11 +79,25 @@ impl Config for Spec {
 /// Parses a `Spec` or a `Process`; returns the warnings beside it.
 ///
 /// Nearly every config is as it should be, and read at once. One that is not is read again, slowly, by way of a tree of
-/// values: that can be put right, and knows where a fault is.
-pub fn parse<T: Config>(raw: &[u8]) -> Result<(T, Vec<String>)> {
-    if let Some(typed) = at_once(raw) {
-        return Ok((typed, Vec::new()));
+/// values: that can be put right, and knows where a fault is. A `Spec` is some kilobytes long, hence the box: what is
+/// moved about on the stack is fetched page by page.
+pub fn parse<T: Config>(raw: &[u8]) -> Result<(Box<T>, Vec<String>)> {
+    match at_once(raw) {
+        Some(typed) => Ok((typed, Vec::new())),
+        None => slowly(raw),
     }
+}
+
+#[inline(never)]
+fn at_once<T: Config>(raw: &[u8]) -> Option<Box<T>> {
+    let text = std::str::from_utf8(raw).ok()?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    Keys(&mut Vec::new()).deserialize(&mut reader).ok()?;
+    serde_json::from_str::<Box<T>>(text).ok().filter(|typed| typed.is_in_order())
+}
+
+#[inline(never)]
+fn slowly<T: Config>(raw: &[u8]) -> Result<(Box<T>, Vec<String>)> {
     let mut value = strict_json(raw)?;
     let mut warnings = Vec::new();
     if let Some(process) = value.get_mut("process") {
@@ -91,18 +106,14 @@ pub fn parse<T: Config>(raw: &[u8]) -> Result<(T, Vec<String>)> {
         normalise_process(&mut value, "", &mut warnings);
     }
     normalise_resources(value.pointer_mut("/linux/resources"));
-    match serde_path_to_error::deserialize::<_, T>(value) {
-        Ok(typed) => Ok((typed, warnings)),
-        Err(e) => Err(Error::new(format!("{}: {}", pointer(e.path()), e.inner()))
-            .next("compare it with the runtime specification, config.md and config-linux.md")),
-    }
-}
-
-fn at_once<T: Config>(raw: &[u8]) -> Option<T> {
-    let text = std::str::from_utf8(raw).ok()?;
-    let mut reader = serde_json::Deserializer::from_str(text);
-    Keys(&mut Vec::new()).deserialize(&mut reader).ok()?;
-    serde_json::from_str(text).ok().filter(T::is_in_order)
+    // On one line, without a space: the column of a fault is the number of bytes up to its end.
+    let text = value.to_string();
+    serde_json::from_str(&text).map(|typed| (typed, warnings)).map_err(|e| {
+        let what = e.to_string();
+        let what = what.rfind(" at line ").map_or(what.as_str(), |end| &what[..end]);
+        Error::new(format!("{}: {what}", pointer(&text, e.column().saturating_sub(1))))
+            .next("compare it with the runtime specification, config.md and config-linux.md")
+    })
 }
 
 /// Looks for keys that stand twice in one object, and keeps nothing. The list holds the keys of the objects around.
@@ -160,19 +171,44 @@ impl<'de> Visitor<'de> for Keys<'_, 'de> {
     }
 }
 
-/// The path of a fault as a JSON pointer (RFC 6901).
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut text = String::new();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => text += &format!("/{index}"),
-            Segment::Map { key } => text += &format!("/{}", key.replace('~', "~0").replace('/', "~1")),
-            Segment::Enum { variant } => text += &format!("/{variant}"),
-            Segment::Unknown => text += "/?",
-        }
+/// The value that the byte `at` of a JSON text without spaces belongs to, as a JSON pointer (RFC 6901).
+fn pointer(text: &str, at: usize) -> String {
+    enum Inside {
+        Object(String),
+        Array(usize),
     }
-    if text.is_empty() { "/".to_owned() } else { text }
+    let bytes = text.as_bytes();
+    let mut inside = Vec::new();
+    let mut i = 0;
+    while i <= at && i < bytes.len() {
+        match bytes[i] {
+            b'{' => inside.push(Inside::Object(String::new())),
+            b'[' => inside.push(Inside::Array(0)),
+            b'}' | b']' => drop(inside.pop()),
+            b',' => {
+                if let Some(Inside::Array(index)) = inside.last_mut() {
+                    *index += 1;
+                }
+            }
+            b'"' => {
+                let start = i;
+                i += 1;
+                while i < bytes.len() && bytes[i] != b'"' {
+                    i += if bytes[i] == b'\\' { 2 } else { 1 };
+                }
+                if let (Some(b':'), Some(Inside::Object(key))) = (bytes.get(i + 1), inside.last_mut()) {
+                    *key = serde_json::from_str(&text[start..=i]).unwrap_or_default();
+                }
+            }
+            _ => {}
+        }
+        i += 1;
+    }
+    let segment = |inside: &Inside| match inside {
+        Inside::Object(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Inside::Array(index) => format!("/{index}"),
+    };
+    if inside.is_empty() { "/".to_owned() } else { inside.iter().map(segment).collect() }
 }
 
 /// JSON in which a key that stands twice in one object is an error: two readers could disagree about it.
@@ -292,7 +328,7 @@ fn normalise_resources(resources: Option<&mut Value>) {
 mod tests {
     use super::*;
 
-    fn spec(text: &str) -> Result<(Spec, Vec<String>)> {
+    fn spec(text: &str) -> Result<(Box<Spec>, Vec<String>)> {
         parse(text.as_bytes())
     }
 
@@ -300,6 +336,31 @@ mod tests {
     fn a_fault_has_a_json_pointer() {
         let e = spec(r#"{"ociVersion":"1.0.0","process":{"cwd":"/","args":["a",3]}}"#).unwrap_err();
         assert!(e.what().starts_with("/process/args/1: "), "{e}");
+    }
+
+    #[test]
+    fn a_pointer_leads_to_the_fault() {
+        for (config, expected) in [
+            (
+                r#"{"ociVersion":"1","process":{"cwd":"/","args":["a",[],3]}}"#,
+                "/process/args/1: invalid type: ",
+            ),
+            (r#"{"ociVersion":"1","linux":{"sysctl":{"a/b~":1}}}"#, "/linux/sysctl/a~1b~0: invalid type: "),
+            (
+                r#"{"ociVersion":"1","mounts":[{"destination":"/"},{"x":[{"y":"\"}"}]}]}"#,
+                "/mounts/1: missing field ",
+            ),
+            (
+                r#"{"ociVersion":"1","linux":{"namespaces":[{"type":"pid"},{"type":"\u0022pid"}]}}"#,
+                "/linux/namespaces/1/type: unknown variant ",
+            ),
+            (r#"{"process":{"args":["a"]}}"#, "/process: missing field `cwd`"),
+            ("7", "/: invalid type: integer `7`"),
+        ] {
+            let e = spec(config).unwrap_err();
+            assert!(e.what().starts_with(expected), "{config}: {e}");
+            assert!(!e.what().contains(" at line "), "{e}");
+        }
     }
 
     #[test]
