@@ -234,3 +234,15 @@ fn a_runtime_that_its_user_owns_runs_from_a_sealed_copy() {
     let written = std::fs::OpenOptions::new().write(true).open(&exe);
     assert!(written.is_err(), "the copy can be opened for writing");
 }
+
+/// Without a cgroup nobody but the first process is known: it gets the signal, and a warning says so.
+#[test]
+fn kill_all_without_a_cgroup_kills_the_first_process() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    let c = b.running();
+    let out = c.call("kill", &["--all"], &["KILL"]).ok();
+    assert!(cgroups(b.tag()).is_empty() == out.stderr.contains("lack of cgroup"), "{out}");
+    c.wait("stopped");
+    c.call("kill", &["--all"], &["KILL"]).ok();
+}

@@ -69,16 +69,21 @@ impl CgroupPlan {
             return Err(Error::new("/linux/resources/devices: too many rules for one device program"));
         }
         let optional = host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
-        let mut plan =
-            Self { mount, path, writes: Vec::new(), v1: Vec::new(), devices, device_program, optional };
+        let mut plan = Self { devices, device_program, optional, ..Self::bare(mount, path) };
         for limit in limits {
             plan.place(limit, host)?;
         }
         Ok(Some(plan))
     }
 
+    /// Without limits and without a device filter.
+    pub(super) fn bare(mount: PathBuf, path: PathBuf) -> Self {
+        let (writes, v1, devices) = (Vec::new(), Vec::new(), Vec::new());
+        Self { mount, path, writes, v1, devices, device_program: None, optional: false }
+    }
+
     /// Puts a limit where its controller is: on cgroup2 if it is there, else on a v1 hierarchy.
-    fn place(&mut self, limit: Limit, host: &Host) -> Result<()> {
+    pub(super) fn place(&mut self, limit: Limit, host: &Host) -> Result<()> {
         let on_v2 = limit.controller.is_empty() || host.cgroup2_controllers.contains(&limit.controller);
         if on_v2 {
             if let Some(write) = limit.v2 {
@@ -151,7 +156,7 @@ fn path(id: &str, linux: &Linux, host: &Host) -> Result<PathBuf> {
 }
 
 /// One limit in both dialects.
-struct Limit {
+pub(super) struct Limit {
     at: &'static str,
     /// The v2 name of the controller; empty for a file of cgroup2 itself.
     controller: String,
@@ -175,7 +180,7 @@ fn limit(
     Limit { at, controller: controller.to_owned(), v2: v2.map(write), v1: v1.map(write) }
 }
 
-fn limits(r: &LinuxResources) -> Result<Vec<Limit>> {
+pub(super) fn limits(r: &LinuxResources) -> Result<Vec<Limit>> {
     let mut all = Vec::new();
     if let Some(m) = r.memory() {
         memory(m, &mut all)?;
