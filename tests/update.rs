@@ -82,6 +82,23 @@ fn resources_that_are_no_json_are_refused() {
 }
 
 #[test]
+fn resources_have_the_rules_of_a_config() {
+    deviates!("Go takes the first JSON value and the last of equal keys");
+    let b = Bundle::new();
+    let c = b.running();
+    let refused = |text: &str, words: &str| {
+        c.call("update", &["-r", "-"], &[]).stdin(text).output().fails(words);
+    };
+    refused(r#"{"pids":{"limit":5}} {}"#, "not valid JSON");
+    refused(r#"{"pids":{"limit":5},"pids":{"limit":6}}"#, "duplicate key");
+    refused("", "not valid JSON");
+    refused(r#"{"pids":{"limit":"many"}}"#, "/pids/limit");
+    // What is not said is no limit of 0.
+    c.call("update", &["-r", "-"], &[]).stdin(r#"{"pids":{},"memory":null}"#).ok();
+    assert_eq!(cgroups(b.tag()).len(), 1);
+}
+
+#[test]
 fn a_created_container_can_be_updated_and_keeps_it() {
     needs!(Feature::Controller("pids"));
     let b = limited();
@@ -107,8 +124,8 @@ fn the_limit_is_felt() {
     needs!(Feature::Controller("pids"));
     let b = limited();
     let c = b.running();
-    c.verb("update", &["--pids-limit", "5"]).ok();
-    let answer = c.exec(&["/bin/probe", "fork", "20"]).ok().json();
+    c.verb("update", &["--pids-limit", "15"]).ok();
+    let answer = c.exec(&["/bin/probe", "fork", "30"]).ok().json();
     assert_eq!(answer["errno"], "EAGAIN", "{answer}");
 }
 
@@ -264,18 +281,27 @@ fn a_set_of_cpus() {
     assert_eq!(c.exec_probe(&[], &[])["cpuAffinity"], "0");
 }
 
+/// Whether a new cgroup has one of these files.
+fn has_file(b: &Bundle, v1: &str, names: &[&str]) -> bool {
+    let v1 = std::path::Path::new("/sys/fs/cgroup").join(v1);
+    let base = if v1.exists() { v1 } else { cgroup2_mount() };
+    let dir = base.join(format!("{}.look", b.tag()));
+    fs::create_dir(&dir).expect("a cgroup");
+    let found = names.iter().any(|name| dir.join(name).exists());
+    fs::remove_dir(&dir).expect("rmdir of a cgroup");
+    found
+}
+
 #[test]
 fn a_weight_of_block_io() {
     needs!(Feature::Controller("io"));
-    let b = limited();
-    let device = json!([{ "major": 7, "minor": 0, "rate": 1_048_576 }]);
-    b.edit(|spec| spec["linux"]["resources"]["blockIO"] = json!({ "throttleReadBpsDevice": device }));
-    let c = b.running();
+    let b = Bundle::new();
     let names = ["io.bfq.weight", "io.weight", "blkio.weight", "blkio.bfq.weight"];
-    if cgroups(b.tag()).iter().all(|dir| names.iter().all(|name| !dir.join(name).exists())) {
+    if !has_file(&b, "blkio", &names) {
         say_skip("SKIP", "this kernel weighs no block I/O");
         return;
     }
+    let c = b.running();
     c.verb("update", &["--blkio-weight", "300"]).ok();
     let weight = limit(&b, &names);
     assert!(["300", "default 300", "default 2930"].contains(&weight.as_str()), "{weight}");
@@ -424,12 +450,12 @@ fn a_limit_that_the_config_did_not_have_can_be_added() {
     b.set_args(&["sh", "-c", "sleep 1000 & sleep 1000 & echo ready; wait"]);
     let c = b.running();
     c.wait_stdout("ready\n");
-    c.verb("update", &["--pids-limit", "12"]).ok();
+    c.verb("update", &["--pids-limit", "18"]).ok();
     c.verb("update", &["--memory", "64M"]).ok();
-    assert_eq!((limit(&b, &["pids.max"]), limit(&b, &MEMORY)), ("12".into(), (64 * MIB).to_string()));
+    assert_eq!((limit(&b, &["pids.max"]), limit(&b, &MEMORY)), ("18".into(), (64 * MIB).to_string()));
     // It holds for those who were there, and for those who come.
     assert_eq!(limit(&b, &["pids.current"]), "3");
-    assert_eq!(c.exec(&["/bin/probe", "fork", "20"]).ok().json()["errno"], "EAGAIN");
+    assert_eq!(c.exec(&["/bin/probe", "fork", "30"]).ok().json()["errno"], "EAGAIN");
     c.stop();
     c.delete();
     assert_eq!(cgroups(b.tag()), Vec::<std::path::PathBuf>::new());
@@ -450,21 +476,35 @@ fn run_in_the_foreground_removes_what_an_update_added() {
 
 #[test]
 fn a_refused_change_changes_nothing() {
-    for controller in ["memory", "cpuset"] {
+    for controller in ["memory", "cpu"] {
         needs!(Feature::Controller(controller));
     }
     deviates!("runc leaves what it wrote before the value that the kernel refused");
     let b = limited();
     let c = b.running();
-    let before = cgroups(b.tag());
+    // A period has at most a second.
     let out =
-        c.verb("update", &["--memory", "128M", "--cpu-quota", "70000", "--cpuset-cpus", "999"]).exits(1);
-    assert!(out.stderr.contains("/linux/resources/cpu/cpus"), "{out}");
+        c.verb("update", &["--memory", "128M", "--cpu-share", "700", "--cpu-period", "5000000"]).exits(1);
+    assert!(out.stderr.contains("/linux/resources/cpu/") && out.stderr.contains("invalid argument"), "{out}");
     assert_eq!((limit(&b, &MEMORY), quota(&b).0), ((64 * MIB).to_string(), "50000".into()));
-    assert_eq!(cgroups(b.tag()), before);
+    assert!(["512", "59"].contains(&limit(&b, &["cpu.weight", "cpu.shares"]).as_str()));
     // Nor is it remembered.
-    c.verb("update", &["--cpu-period", "80000"]).ok();
-    assert_eq!(quota(&b), ("50000".into(), "80000".into()));
+    c.verb("update", &["--cpu-quota", "60000"]).ok();
+    assert_eq!(quota(&b), ("60000".into(), "100000".into()));
+}
+
+#[test]
+fn a_refused_limit_leaves_no_new_cgroup() {
+    needs!(Feature::CgroupV1);
+    needs!(Feature::Controller("cpuset"));
+    deviates!("runc has every v1 cgroup from the start");
+    let b = limited();
+    let c = b.running();
+    let before = cgroups(b.tag());
+    c.verb("update", &["--cpuset-cpus", "999"]).fails("/linux/resources/cpu/cpus");
+    assert_eq!(cgroups(b.tag()), before);
+    c.verb("update", &["--cpuset-cpus", "0"]).ok();
+    assert_eq!(cgroups(b.tag()).len(), before.len() + 1);
 }
 
 #[test]
