@@ -461,6 +461,59 @@ fn a_limit_that_the_config_did_not_have_can_be_added() {
     assert_eq!(cgroups(b.tag()), Vec::<std::path::PathBuf>::new());
 }
 
+/// On v1 the processes are moved one by one, while they make others.
+#[test]
+fn nobody_stays_outside_of_an_added_limit() {
+    needs!(Feature::Controller("pids"));
+    let b = Bundle::new();
+    let forks = "while :; do /bin/true; done";
+    b.set_args(&[
+        "sh",
+        "-c",
+        &format!("({forks}) & ({forks}) & ({forks}) & sleep 1000 & echo ready; {forks}"),
+    ]);
+    let c = b.running();
+    c.wait_stdout("ready\n");
+    c.verb("update", &["--pids-limit", "60"]).ok();
+    // A frozen container has the same processes wherever one looks.
+    c.verb("pause", &[]).ok();
+    let listed = c.verb("ps", &["--format", "json"]).ok().json();
+    let listed = listed.as_array().expect("a list");
+    assert!(listed.len() >= 5, "{listed:?}");
+    for pid in listed {
+        let dir = cgroup_dir(i32::try_from(pid.as_i64().expect("a pid")).expect("a pid"), "pids");
+        assert_eq!(
+            fs::read_to_string(dir.join("pids.max")).expect("pids.max").trim(),
+            "60",
+            "{}",
+            dir.display()
+        );
+    }
+    c.verb("delete", &["--force"]).ok();
+}
+
+/// What containerd sends: zeros and rules for things that are not to change.
+#[test]
+fn zeros_change_nothing() {
+    for controller in ["memory", "pids", "cpu"] {
+        needs!(Feature::Controller(controller));
+    }
+    let b = limited();
+    let c = b.running();
+    let change = json!({
+        "devices": null,
+        "memory": { "limit": 0, "swap": 0, "reservation": 0, "kernel": 0 },
+        "cpu": { "shares": 2048, "quota": 0, "period": 0, "cpus": "", "mems": "" },
+        "pids": { "limit": 33 },
+        "blockIO": { "weight": 0 },
+        "network": {}, "hugepageLimits": [], "rdma": {},
+    });
+    c.call("update", &["--resources", "-"], &[]).stdin(&change.to_string()).ok();
+    assert_eq!((limit(&b, &["pids.max"]), limit(&b, &MEMORY)), ("33".into(), (64 * MIB).to_string()));
+    let shares = limit(&b, &["cpu.weight", "cpu.shares"]);
+    assert!(["2048", "174", "79"].contains(&shares.as_str()), "{shares}");
+}
+
 #[test]
 fn run_in_the_foreground_removes_what_an_update_added() {
     needs!(Feature::Controller("pids"));

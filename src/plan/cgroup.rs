@@ -473,7 +473,10 @@ fn unified(r: &LinuxResources, all: &mut Vec<Limit>) -> Result<()> {
             )));
         };
         let controller = if controller == "cgroup" { "" } else { controller };
-        all.push(limit(at, controller, Some((file, value.clone())), None));
+        // The kernel takes one line at a time: io.max has one for each device.
+        for line in value.trim_end_matches('\n').split('\n') {
+            all.push(limit(at, controller, Some((file, line.to_owned())), None));
+        }
     }
     Ok(())
 }
@@ -506,6 +509,14 @@ mod tests {
         assert_eq!(swap(1 << 20, 1 << 20)[1], file("memory.swap.max", "0"));
         assert_eq!(swap(1 << 20, -1)[1], file("memory.swap.max", "max"));
         assert_eq!(swap(-1, 0), [file("memory.max", "max"), file("memory.swap.max", "max")]);
+    }
+
+    #[test]
+    fn lines_of_a_unified_file_are_written_one_by_one() {
+        let text = r#"{"unified":{"io.max":"8:0 rbps=1\n8:16 rbps=2\n","pids.max":"5"}}"#;
+        let all = limits(&serde_json::from_str(text).unwrap()).unwrap();
+        let values: Vec<String> = all.into_iter().filter_map(|l| l.v2).map(|w| w.value).collect();
+        assert_eq!(values, ["8:0 rbps=1", "8:16 rbps=2", "5"]);
     }
 
     #[test]
