@@ -601,3 +601,27 @@ fn a_poststart_hook_can_update() {
     b.create().start();
     assert_eq!(limit(&b, &["pids.max"]), "66");
 }
+
+/// Whoever comes while a cgroup is being added is limited as well, or is there already.
+#[test]
+fn exec_beside_an_update_works_and_is_limited() {
+    needs!(Feature::Controller("pids"));
+    let b = Bundle::new();
+    let c = b.running();
+    let update = c.call("update", &["--pids-limit", "200"], &[]).spawn();
+    let execs: Vec<_> = (0..8).map(|_| c.call("exec", &["--detach"], &["sleep", "1000"]).spawn()).collect();
+    execs.into_iter().for_each(|call| drop(call.wait().ok()));
+    update.wait().ok();
+    let listed = c.verb("ps", &["--format", "json"]).ok().json();
+    let listed = listed.as_array().expect("a list");
+    assert_eq!(listed.len(), 9, "{listed:?}");
+    for pid in listed {
+        let dir = cgroup_dir(i32::try_from(pid.as_i64().expect("a pid")).expect("a pid"), "pids");
+        assert_eq!(
+            fs::read_to_string(dir.join("pids.max")).expect("pids.max").trim(),
+            "200",
+            "{}",
+            dir.display()
+        );
+    }
+}

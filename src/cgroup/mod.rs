@@ -253,13 +253,17 @@ fn apply(dir: BorrowedFd<'_>, limit: &Write) -> Result<()> {
 pub fn open(traces: &Traces) -> Result<Option<Cgroup>> {
     let Some((v2, v1)) = traces.places.split_first() else { return Ok(None) };
     let dir = descend(hierarchy(&v2.mount)?.as_fd(), &v2.path)?;
-    let v1_tasks = v1
-        .iter()
-        .map(|place| {
-            let dir = descend(hierarchy(&place.mount)?.as_fd(), &place.path)?;
-            sys::path::openat(dir.as_fd(), Path::new("tasks"), libc::O_WRONLY, 0)
-        })
-        .collect::<Result<_>>()?;
+    let mut v1_tasks = Vec::new();
+    for place in v1 {
+        match descend(hierarchy(&place.mount)?.as_fd(), &place.path) {
+            Ok(dir) => {
+                v1_tasks.push(sys::path::openat(dir.as_fd(), Path::new("tasks"), libc::O_WRONLY, 0)?);
+            }
+            // An update has recorded it and is about to make it; then it moves everybody there.
+            Err(e) if e.errno() == libc::ENOENT => {}
+            Err(e) => return Err(e),
+        }
+    }
     Ok(Some(Cgroup { dir, v1_tasks }))
 }
 

@@ -42,10 +42,7 @@ pub fn update(traces: &Traces, plan: &UpdatePlan, made: &[Place]) -> Result<()> 
     for (v1, dir) in &v1 {
         before.write_all(dir, &v1.writes)?;
     }
-    for (v1, dir) in v1.iter().filter(|(v1, _)| made.iter().any(|place| place.mount == v1.mount)) {
-        adopt(traces, dir.as_fd())
-            .map_err(|e| e.context(format_args!("moving into the {} cgroup", v1.controller)))?;
-    }
+    adopt_all(traces, made)?;
     before.done();
     Ok(())
 }
@@ -140,6 +137,18 @@ fn too_much_in_use(dir: BorrowedFd<'_>, limit: &Write, e: Error) -> Error {
         number("memory.usage_in_bytes"),
         number("memory.max_usage_in_bytes")
     ))
+}
+
+/// Moves every process of the container into the cgroups that [`update`] made.
+pub fn adopt_all(traces: &Traces, made: &[Place]) -> Result<()> {
+    for place in made {
+        let moved =
+            descend(hierarchy(&place.mount)?.as_fd(), &place.path).and_then(|dir| adopt(traces, dir.as_fd()));
+        moved.map_err(|e| {
+            e.context(format_args!("moving into {} below {}", place.path.display(), place.mount.display()))
+        })?;
+    }
+    Ok(())
 }
 
 /// Moves every process of the container into `dir`. Children of those who are there already are born there, so this

@@ -1,7 +1,9 @@
 //! update: other limits for a container that lives. What the last update left is in the record; where there was none,
 //! the config's own limits count.
 
-use std::time::Duration;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{LinuxResources, Spec};
 
@@ -12,6 +14,7 @@ use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::UpdatePlan;
+use crate::sys::path;
 
 /// How long somebody else may be at work on the container.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -29,7 +32,7 @@ pub fn update(root: &Root, id: &Id, change: &LinuxResources) -> Result<()> {
     let mut container = Container { entry, record };
     refuse_stopped(&container)?;
     let now = current(&container)?;
-    let nowhere = (std::path::Path::new("/"), std::path::Path::new(""));
+    let nowhere = (Path::new("/"), Path::new(""));
     let place = container.record.cgroup.places.first().map_or(nowhere, |place| (&place.mount, &place.path));
     let plan = UpdatePlan::new(&now, change, place, &Host::controllers()?)?;
     for name in &plan.passed_over {
@@ -70,5 +73,38 @@ fn apply(container: &mut Container, plan: &UpdatePlan) -> Result<()> {
         container.entry.replace(&before)?;
         container.record = before;
     }
-    done
+    done?;
+    wait_for_execs(container.record.id.as_str())?;
+    cgroup::update::adopt_all(&container.record.cgroup, &made)
+}
+
+/// An exec that read the record before the new cgroup stood in it lets its process be born outside of it. It has no
+/// lock, which every exec would pay for: so the few that have no child yet are waited for, if not for ever.
+fn wait_for_execs(id: &str) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let deadline = Instant::now() + PATIENCE;
+    let mut waiting = execs(id)?;
+    loop {
+        waiting.retain(|pid| has_no_child(*pid));
+        if waiting.is_empty() || Instant::now() > deadline {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The processes that were called as `... exec ... ID ...`.
+fn execs(id: &str) -> Result<Vec<i32>> {
+    let proc = path::open(Path::new("/proc"), libc::O_RDONLY | libc::O_DIRECTORY)?;
+    let pids = path::list(proc.as_fd())?.into_iter().filter_map(|name| name.to_str()?.parse::<i32>().ok());
+    let is_exec = |pid: &i32| {
+        let line = crate::host::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split('\0');
+        words.any(|word| word == "exec") && words.any(|word| word == id)
+    };
+    Ok(pids.filter(is_exec).collect())
+}
+
+fn has_no_child(pid: i32) -> bool {
+    crate::host::read(format!("/proc/{pid}/task/{pid}/children")).is_ok_and(|children| children.is_empty())
 }
