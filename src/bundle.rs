@@ -23,7 +23,7 @@ pub const CONFIG_LIMIT: usize = 8 << 20;
 pub struct Bundle {
     /// Absolute, without symbolic links.
     pub dir: PathBuf,
-    pub spec: Spec,
+    pub spec: Box<Spec>,
     /// The bytes of config.json: what `exec` reads again later, whatever becomes of the bundle.
     pub raw: Vec<u8>,
     /// What the specification says to warn about.
@@ -55,11 +55,49 @@ pub fn load(dir: &Path) -> Result<Bundle> {
 pub fn load_process(path: &Path) -> Result<(Process, Vec<String>)> {
     let file = sys::path::open(path, libc::O_RDONLY | libc::O_NONBLOCK)?;
     let raw = sys::fd::read_to_end(file.as_fd(), CONFIG_LIMIT).map_err(|e| e.context(path.display()))?;
-    parse::<Process>(&raw).map_err(|e| e.context(path.display()))
+    let (process, warnings) = parse::<Process>(&raw).map_err(|e| e.context(path.display()))?;
+    Ok((*process, warnings))
+}
+
+/// What a config or a part of it is read as.
+pub trait Config: DeserializeOwned {
+    /// Nothing stands in it that [`normalise_resources`] would have to put right.
+    fn is_in_order(&self) -> bool {
+        true
+    }
+}
+
+impl Config for Process {}
+
+impl Config for Spec {
+    fn is_in_order(&self) -> bool {
+        let resources = self.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        resources.and_then(|r| r.pids().as_ref()).is_none_or(|pids| pids.limit() != 0)
+    }
 }
 
 /// Parses a `Spec` or a `Process`; returns the warnings beside it.
-pub fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<(T, Vec<String>)> {
+///
+/// Nearly every config is as it should be, and read at once. One that is not is read again, slowly, by way of a tree of
+/// values: that can be put right, and knows where a fault is. A `Spec` is some kilobytes long, hence the box: what is
+/// moved about on the stack is fetched page by page.
+pub fn parse<T: Config>(raw: &[u8]) -> Result<(Box<T>, Vec<String>)> {
+    match at_once(raw) {
+        Some(typed) => Ok((typed, Vec::new())),
+        None => slowly(raw),
+    }
+}
+
+#[inline(never)]
+fn at_once<T: Config>(raw: &[u8]) -> Option<Box<T>> {
+    let text = std::str::from_utf8(raw).ok()?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    Keys(&mut Vec::new()).deserialize(&mut reader).ok()?;
+    serde_json::from_str::<Box<T>>(text).ok().filter(|typed| typed.is_in_order())
+}
+
+#[inline(never)]
+fn slowly<T: Config>(raw: &[u8]) -> Result<(Box<T>, Vec<String>)> {
     let mut value = strict_json(raw)?;
     let mut warnings = Vec::new();
     if let Some(process) = value.get_mut("process") {
@@ -68,36 +106,120 @@ pub fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<(T, Vec<String>)> {
         normalise_process(&mut value, "", &mut warnings);
     }
     normalise_resources(value.pointer_mut("/linux/resources"));
-    typed(value).map(|typed| (typed, warnings))
+    typed(&value).map(|typed| (typed, warnings))
 }
 
 /// Parses a `linux.resources` object, for `update --resources`.
 pub fn parse_resources(raw: &[u8]) -> Result<LinuxResources> {
     let mut value = strict_json(raw)?;
     normalise_resources(Some(&mut value));
-    typed(value)
+    typed(&value)
 }
 
-fn typed<T: DeserializeOwned>(value: Value) -> Result<T> {
-    serde_path_to_error::deserialize::<_, T>(value).map_err(|e| {
-        Error::new(format!("{}: {}", pointer(e.path()), e.inner()))
+fn typed<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    // On one line, without a space: the column of a fault is the number of bytes up to its end.
+    let text = value.to_string();
+    serde_json::from_str(&text).map_err(|e| {
+        let what = e.to_string();
+        let what = what.rfind(" at line ").map_or(what.as_str(), |end| &what[..end]);
+        Error::new(format!("{}: {what}", pointer(&text, e.column().saturating_sub(1))))
             .next("compare it with the runtime specification, config.md and config-linux.md")
     })
 }
 
-/// The path of a fault as a JSON pointer (RFC 6901).
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut text = String::new();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => text += &format!("/{index}"),
-            Segment::Map { key } => text += &format!("/{}", key.replace('~', "~0").replace('/', "~1")),
-            Segment::Enum { variant } => text += &format!("/{variant}"),
-            Segment::Unknown => text += "/?",
-        }
+/// Looks for keys that stand twice in one object, and keeps nothing. The list holds the keys of the objects around.
+struct Keys<'a, 'de>(&'a mut Vec<&'de str>);
+
+impl<'de> DeserializeSeed<'de> for Keys<'_, 'de> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> std::result::Result<(), D::Error> {
+        d.deserialize_any(self)
     }
-    if text.is_empty() { "/".to_owned() } else { text }
+}
+
+impl<'de> Visitor<'de> for Keys<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<(), A::Error> {
+        while seq.next_element_seed(Keys(self.0))?.is_some() {}
+        Ok(())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<(), A::Error> {
+        let outer = self.0.len();
+        // A key with escapes cannot be borrowed and is an error here: the slow way reads it.
+        while let Some(key) = entries.next_key::<&'de str>()? {
+            self.0.push(key);
+            entries.next_value_seed(Keys(self.0))?;
+        }
+        let own = &mut self.0[outer..];
+        own.sort_unstable();
+        if own.windows(2).any(|two| two[0] == two[1]) {
+            return Err(A::Error::custom("duplicate key"));
+        }
+        self.0.truncate(outer);
+        Ok(())
+    }
+}
+
+/// The value that the byte `at` of a JSON text without spaces belongs to, as a JSON pointer (RFC 6901).
+fn pointer(text: &str, at: usize) -> String {
+    enum Inside {
+        Object(String),
+        Array(usize),
+    }
+    let bytes = text.as_bytes();
+    let mut inside = Vec::new();
+    let mut i = 0;
+    while i <= at && i < bytes.len() {
+        match bytes[i] {
+            b'{' => inside.push(Inside::Object(String::new())),
+            b'[' => inside.push(Inside::Array(0)),
+            b'}' | b']' => drop(inside.pop()),
+            b',' => {
+                if let Some(Inside::Array(index)) = inside.last_mut() {
+                    *index += 1;
+                }
+            }
+            b'"' => {
+                let start = i;
+                i += 1;
+                while i < bytes.len() && bytes[i] != b'"' {
+                    i += if bytes[i] == b'\\' { 2 } else { 1 };
+                }
+                if let (Some(b':'), Some(Inside::Object(key))) = (bytes.get(i + 1), inside.last_mut()) {
+                    *key = serde_json::from_str(&text[start..=i]).unwrap_or_default();
+                }
+            }
+            _ => {}
+        }
+        i += 1;
+    }
+    let segment = |inside: &Inside| match inside {
+        Inside::Object(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Inside::Array(index) => format!("/{index}"),
+    };
+    if inside.is_empty() { "/".to_owned() } else { inside.iter().map(segment).collect() }
 }
 
 /// JSON in which a key that stands twice in one object is an error: two readers could disagree about it.
@@ -217,7 +339,7 @@ fn normalise_resources(resources: Option<&mut Value>) {
 mod tests {
     use super::*;
 
-    fn spec(text: &str) -> Result<(Spec, Vec<String>)> {
+    fn spec(text: &str) -> Result<(Box<Spec>, Vec<String>)> {
         parse(text.as_bytes())
     }
 
@@ -225,6 +347,31 @@ mod tests {
     fn a_fault_has_a_json_pointer() {
         let e = spec(r#"{"ociVersion":"1.0.0","process":{"cwd":"/","args":["a",3]}}"#).unwrap_err();
         assert!(e.what().starts_with("/process/args/1: "), "{e}");
+    }
+
+    #[test]
+    fn a_pointer_leads_to_the_fault() {
+        for (config, expected) in [
+            (
+                r#"{"ociVersion":"1","process":{"cwd":"/","args":["a",[],3]}}"#,
+                "/process/args/1: invalid type: ",
+            ),
+            (r#"{"ociVersion":"1","linux":{"sysctl":{"a/b~":1}}}"#, "/linux/sysctl/a~1b~0: invalid type: "),
+            (
+                r#"{"ociVersion":"1","mounts":[{"destination":"/"},{"x":[{"y":"\"}"}]}]}"#,
+                "/mounts/1: missing field ",
+            ),
+            (
+                r#"{"ociVersion":"1","linux":{"namespaces":[{"type":"pid"},{"type":"\u0022pid"}]}}"#,
+                "/linux/namespaces/1/type: unknown variant ",
+            ),
+            (r#"{"process":{"args":["a"]}}"#, "/process: missing field `cwd`"),
+            ("7", "/: invalid type: integer `7`"),
+        ] {
+            let e = spec(config).unwrap_err();
+            assert!(e.what().starts_with(expected), "{config}: {e}");
+            assert!(!e.what().contains(" at line "), "{e}");
+        }
     }
 
     #[test]

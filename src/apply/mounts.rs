@@ -41,7 +41,7 @@ pub fn build(plan: &Plan, trees: &mut Trees) -> Result<RootDir> {
                 plan_mount.destination.display()
             ))
         })?;
-        if plan_mount.destination == Path::new("dev") {
+        if plan_mount.destination.as_os_str() == "dev" {
             dev = Some((tree, plan_mount));
         }
     }
@@ -101,13 +101,13 @@ fn one(
         }
     };
     // Whatever the names said: only a procfs, or a file meant to be covered, may lie on a procfs.
-    let is_proc_itself =
-        matches!(&m.kind, Kind::New { fstype, .. } if fstype == "proc") || m.destination == Path::new("proc");
-    if !allowed_in_proc(&m.destination) && !is_proc_itself && path::fs_magic(target.as_fd())? == PROC_MAGIC {
+    let is_proc_itself = matches!(&m.kind, Kind::New { fstype, .. } if fstype == "proc")
+        || m.destination.as_os_str() == "proc";
+    if !is_proc_itself && path::fs_magic(target.as_fd())? == PROC_MAGIC && !allowed_in_proc(&m.destination) {
         return Err(Error::new(format!("\"/{}\" leads into /proc", m.destination.display()))
             .why("a symbolic link of the image redirects the mount"));
     }
-    if m.is_bind() && m.destination == Path::new("proc") && path::fs_magic(tree.as_fd())? != PROC_MAGIC {
+    if m.is_bind() && m.destination.as_os_str() == "proc" && path::fs_magic(tree.as_fd())? != PROC_MAGIC {
         return Err(Error::new("only a procfs may be mounted over /proc")
             .why("labels, limits and sysctls are written through it"));
     }
@@ -178,7 +178,7 @@ fn new(
     if attributes & mount::MOUNT_ATTR_RDONLY != 0 {
         if tmpfs {
             // Filled first (nodes of /dev, copied-up files), made read-only afterwards.
-            let filled_later = m.copy_up || m.destination == Path::new("dev");
+            let filled_later = m.copy_up || m.destination.as_os_str() == "dev";
             if filled_later {
                 attributes &= !mount::MOUNT_ATTR_RDONLY;
             }

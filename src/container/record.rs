@@ -301,14 +301,21 @@ impl Entry {
 
     /// Removes the directory with everything in it; what is gone already is no error.
     pub fn erase(&self) -> Result<()> {
-        let gone = |e: Error| if e.errno() == libc::ENOENT { Ok(()) } else { Err(e) };
-        // The record goes last: whatever is killed before finds it again.
-        for name in sys::path::list(self.dir.as_fd())?.iter().filter(|name| *name != STATE) {
-            sys::path::unlinkat(self.dir.as_fd(), Path::new(name), 0).or_else(gone)?;
-        }
-        sys::path::unlinkat(self.dir.as_fd(), Path::new(STATE), 0).or_else(gone)?;
+        let remove = |name: &Path| sys::path::remove_if_there(self.dir.as_fd(), name, 0).map(drop);
         let name = Path::new(self.id.as_str());
-        sys::path::unlinkat(self.root.as_fd(), name, libc::AT_REMOVEDIR).or_else(gone)
+        let remove_dir = || sys::path::remove_if_there(self.root.as_fd(), name, libc::AT_REMOVEDIR).map(drop);
+        // The record goes last: whatever is killed before finds it again.
+        remove(Path::new(CONFIG))?;
+        remove(Path::new(START))?;
+        remove(Path::new(STATE))?;
+        match remove_dir() {
+            Err(e) if e.errno() == libc::ENOTEMPTY => {}
+            other => return other,
+        }
+        for other in sys::path::list(self.dir.as_fd())? {
+            remove(Path::new(&other))?;
+        }
+        remove_dir()
     }
 }
 

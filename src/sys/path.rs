@@ -132,6 +132,17 @@ pub fn unlinkat(dir: BorrowedFd<'_>, name: &Path, flags: i32) -> Result<()> {
     Ok(())
 }
 
+/// unlinkat(2) of what may be gone already: `false` then.
+pub fn remove_if_there(dir: BorrowedFd<'_>, name: &Path, flags: i32) -> Result<bool> {
+    let c = c_path(name)?;
+    // SAFETY: c is a valid NUL-terminated string.
+    match unsafe { libc::unlinkat(dir.as_raw_fd(), c.as_ptr(), flags) } {
+        0 => Ok(true),
+        _ if errno() == libc::ENOENT => Ok(false),
+        _ => Err(Error::call(format_args!("unlinkat({}, {name:?}, {flags:#x})", shown(dir)), errno())),
+    }
+}
+
 /// renameat2(2) within one directory; `flags` may carry RENAME_NOREPLACE.
 pub fn renameat(dir: BorrowedFd<'_>, from: &Path, to: &Path, flags: u32) -> Result<()> {
     let (f, t) = (c_path(from)?, c_path(to)?);
@@ -251,10 +262,11 @@ pub fn chroot(path: &Path) -> Result<()> {
 
 /// The kernel's own getcwd: below a root that was left it begins with "(unreachable)" (getcwd(2), CVE-2024-21626).
 pub fn getcwd() -> Result<Vec<u8>> {
-    let mut buf = vec![0u8; libc::PATH_MAX as usize];
-    // SAFETY: buf is valid for writes of its length.
-    let n = check!(unsafe { libc::syscall(libc::SYS_getcwd, buf.as_mut_ptr(), buf.len()) }, "getcwd()")?;
-    buf.truncate((n as usize).saturating_sub(1));
+    let mut buf = Vec::<u8>::with_capacity(libc::PATH_MAX as usize);
+    // SAFETY: buf is valid for writes of its capacity.
+    let n = check!(unsafe { libc::syscall(libc::SYS_getcwd, buf.as_mut_ptr(), buf.capacity()) }, "getcwd()")?;
+    // SAFETY: the kernel has written n bytes, the last of which is a NUL.
+    unsafe { buf.set_len((n as usize).saturating_sub(1)) };
     Ok(buf)
 }
 
@@ -293,14 +305,16 @@ pub fn list(dir: BorrowedFd<'_>) -> Result<Vec<std::ffi::OsString>> {
     use std::os::unix::ffi::OsStrExt;
     let dir = openat(dir, Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     let mut names = Vec::new();
-    let mut buf = vec![0u8; 32 * 1024];
+    let mut buf = Vec::<u8>::with_capacity(32 * 1024);
     loop {
         let n = check!(
-            // SAFETY: buf is valid for writes of its length.
-            unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buf.as_mut_ptr(), buf.len()) },
+            // SAFETY: buf is valid for writes of its capacity.
+            unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buf.as_mut_ptr(), buf.capacity()) },
             "getdents64({})",
             dir.as_raw_fd()
         )? as usize;
+        // SAFETY: the kernel has written n bytes.
+        unsafe { buf.set_len(n) };
         if n == 0 {
             return Ok(names);
         }

@@ -69,7 +69,11 @@ fn next_length(sock: BorrowedFd<'_>) -> Result<usize> {
 /// Receives one message of at most `limit` bytes and at most one descriptor; zero bytes mean that the other end is
 /// gone.
 pub fn receive(sock: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<OwnedFd>)> {
-    let mut bytes = vec![0u8; next_length(sock)?.min(limit)];
+    let length = next_length(sock)?;
+    if length == 0 {
+        return Ok((Vec::new(), None));
+    }
+    let mut bytes = vec![0u8; length.min(limit)];
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let (len, fd) = loop {
         let mut iov = [IoSliceMut::new(&mut bytes)];
