@@ -14,6 +14,24 @@
 #define LENGTH (16 << 20)
 
 static unsigned char seen[LENGTH];
+static pid_t children[16];
+static int born;
+
+/* A created container waits for its start: it is stopped, so that it can be let go of. */
+static void let_go(void) {
+    for (int i = 0; i < born; i++) {
+        if (children[i] == 0 || kill(children[i], SIGSTOP) < 0) continue;
+        int status;
+        while (waitpid(children[i], &status, __WALL) > 0 && WIFSTOPPED(status) && WSTOPSIG(status) != SIGSTOP)
+            ptrace(PTRACE_SINGLESTEP, children[i], 0, 0);
+        ptrace(PTRACE_DETACH, children[i], 0, 0);
+    }
+}
+
+static void forget(pid_t pid) {
+    for (int i = 0; i < born; i++)
+        if (children[i] == pid) children[i] = 0;
+}
 
 int main(int argc, char **argv) {
     if (argc < 2) return 2;
@@ -24,22 +42,30 @@ int main(int argc, char **argv) {
         execv(argv[1], argv + 1);
         _exit(127);
     }
-    int status, code = 1;
+    int status;
     waitpid(first, &status, 0);
     ptrace(PTRACE_SETOPTIONS, first, 0,
-           PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL);
+           PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC);
     ptrace(PTRACE_SINGLESTEP, first, 0, 0);
     for (;;) {
         pid_t pid = waitpid(-1, &status, __WALL);
         if (pid < 0) break;
         if (!WIFSTOPPED(status)) {
-            if (pid == first && WIFEXITED(status)) code = WEXITSTATUS(status);
-            continue;
+            forget(pid);
+            if (pid != first) continue;
+            let_go();
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
         }
         int signal = WSTOPSIG(status), event = status >> 16;
         if (event == PTRACE_EVENT_EXEC && pid != first) {
             ptrace(PTRACE_DETACH, pid, 0, 0);
+            forget(pid);
             continue;
+        }
+        if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
+            unsigned long child = 0;
+            ptrace(PTRACE_GETEVENTMSG, pid, 0, &child);
+            if (born < (int)(sizeof children / sizeof *children)) children[born++] = child;
         }
         if (signal == SIGTRAP) {
             long at = ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user_regs_struct, rip), 0) - BASE;
@@ -50,5 +76,5 @@ int main(int argc, char **argv) {
         }
         ptrace(PTRACE_SINGLESTEP, pid, 0, signal == SIGTRAP || signal == SIGSTOP ? 0 : signal);
     }
-    return code;
+    return 1;
 }
