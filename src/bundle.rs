@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -106,9 +106,20 @@ fn slowly<T: Config>(raw: &[u8]) -> Result<(Box<T>, Vec<String>)> {
         normalise_process(&mut value, "", &mut warnings);
     }
     normalise_resources(value.pointer_mut("/linux/resources"));
+    typed(&value).map(|typed| (typed, warnings))
+}
+
+/// Parses a `linux.resources` object, for `update --resources`.
+pub fn parse_resources(raw: &[u8]) -> Result<LinuxResources> {
+    let mut value = strict_json(raw)?;
+    normalise_resources(Some(&mut value));
+    typed(&value)
+}
+
+fn typed<T: DeserializeOwned>(value: &Value) -> Result<T> {
     // On one line, without a space: the column of a fault is the number of bytes up to its end.
     let text = value.to_string();
-    serde_json::from_str(&text).map(|typed| (typed, warnings)).map_err(|e| {
+    serde_json::from_str(&text).map_err(|e| {
         let what = e.to_string();
         let what = what.rfind(" at line ").map_or(what.as_str(), |end| &what[..end]);
         Error::new(format!("{}: {what}", pointer(&text, e.column().saturating_sub(1))))

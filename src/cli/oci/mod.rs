@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -13,6 +14,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -76,6 +78,7 @@ struct GlobalFlags {
 enum Verb {
     Create(create::Create),
     Delete(delete::Delete),
+    Events(events::Events),
     Exec(exec::Exec),
     Features(features::Features),
     Kill(kill::Kill),
@@ -87,6 +90,7 @@ enum Verb {
     Spec(spec::Spec),
     Start(start::Start),
     State(state::State),
+    Update(update::Update),
 }
 
 /// What a verb may know of the global flags.
@@ -314,6 +318,7 @@ impl Verb {
         match self {
             Verb::Create(_) => "create",
             Verb::Delete(_) => "delete",
+            Verb::Events(_) => "events",
             Verb::Exec(_) => "exec",
             Verb::Features(_) => "features",
             Verb::Kill(_) => "kill",
@@ -325,6 +330,7 @@ impl Verb {
             Verb::Spec(_) => "spec",
             Verb::Start(_) => "start",
             Verb::State(_) => "state",
+            Verb::Update(_) => "update",
         }
     }
 
@@ -337,6 +343,7 @@ impl Verb {
         match self {
             Verb::Create(v) => v.perform(globals),
             Verb::Delete(v) => v.perform(globals),
+            Verb::Events(v) => v.perform(globals),
             Verb::Exec(v) => v.perform(globals),
             Verb::Features(v) => v.perform(),
             Verb::Kill(v) => v.perform(globals),
@@ -348,6 +355,7 @@ impl Verb {
             Verb::Spec(v) => v.perform(),
             Verb::Start(v) => v.perform(globals),
             Verb::State(v) => v.perform(globals),
+            Verb::Update(v) => v.perform(globals),
         }
     }
 }
@@ -389,7 +397,7 @@ fn usage(error: &clap::Error) -> i32 {
 }
 
 /// Flags without a value, which Go also takes as `--flag=true`.
-const SWITCHES: [&str; 16] = [
+const SWITCHES: [&str; 17] = [
     "--debug",
     "--systemd-cgroup",
     "--no-pivot",
@@ -405,6 +413,7 @@ const SWITCHES: [&str; 16] = [
     "--quiet",
     "--rootless",
     "--print-plan",
+    "--stats",
     "--version",
 ];
 
