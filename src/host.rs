@@ -32,6 +32,10 @@ pub struct Host {
     pub own_namespaces: Vec<PathBuf>,
     /// Those capabilities of the config that the caller may grant: that are in its bounding set.
     pub capabilities: u64,
+    /// Where resctrl is mounted (looked for only when the config asks for it).
+    pub resctrl: Option<PathBuf>,
+    /// SELinux is enabled (looked for only when the config has a mount label).
+    pub selinux: bool,
 }
 
 impl Host {
@@ -50,6 +54,12 @@ impl Host {
             host.own_cgroup = own_cgroup()?;
         }
         host.capabilities = spec.process().as_ref().map_or(0, grantable);
+        if linux.is_some_and(|l| l.intel_rdt().is_some()) {
+            host.resctrl = find_mount("resctrl");
+        }
+        if linux.is_some_and(|l| l.mount_label().is_some()) {
+            host.selinux = find_mount("selinuxfs").is_some();
+        }
         host.own_namespaces = linux.map(own_namespaces).unwrap_or_default();
         if linux.is_some_and(|l| l.resources().as_ref().is_some_and(asks_for_limits)) {
             if let Some(mount) = &host.cgroup2 {
@@ -108,16 +118,16 @@ pub fn find_cgroup2() -> (Option<PathBuf>, bool) {
             let unified = mount.join("unified");
             match sys::path::statfs(&unified) {
                 Some((CGROUP2_MAGIC, _)) => (Some(unified), true),
-                _ => (find_in_mountinfo(), true),
+                _ => (find_mount("cgroup2"), true),
             }
         }
-        _ => (find_in_mountinfo(), false),
+        _ => (find_mount("cgroup2"), false),
     }
 }
 
-fn find_in_mountinfo() -> Option<PathBuf> {
+fn find_mount(wanted: &str) -> Option<PathBuf> {
     let info = read("/proc/self/mountinfo").ok()?;
-    mounts(&info).find(|(_, fstype, _)| *fstype == "cgroup2").map(|(point, ..)| point.into())
+    mounts(&info).find(|(_, fstype, _)| *fstype == wanted).map(|(point, ..)| point.into())
 }
 
 /// Mount point, file system type and superblock options of each line of a mountinfo (proc_pid_mountinfo(5)).

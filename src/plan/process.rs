@@ -23,7 +23,8 @@ pub struct ProcessPlan {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
-    /// Leave the caller's supplementary groups alone: setgroups(2) is denied where one unprivileged id is mapped.
+    /// Leave the caller's supplementary groups alone: setgroups(2) is denied where one unprivileged id is mapped, or an
+    /// annotation asks for it.
     pub keep_groups: bool,
     pub umask: u32,
     pub capabilities: CapabilityPlan,
@@ -114,6 +115,12 @@ impl ProcessPlan {
             cpu_affinity: process.exec_cpu_affinity().as_ref().map(cpu_affinity).transpose()?,
         })
     }
+}
+
+/// Podman's `--group-add keep-groups`, in crun's word for it: the caller's groups stay, even those that have no number
+/// inside.
+pub fn keeps_groups(annotations: &[(String, String)]) -> bool {
+    annotations.iter().any(|(key, value)| key == "run.oci.keep_original_groups" && value == "1")
 }
 
 fn mapped(host: Option<u32>, id: u32, at: &str, maps: &str) -> Result<()> {
