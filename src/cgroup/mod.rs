@@ -274,6 +274,16 @@ pub fn open(traces: &Traces) -> Result<Option<Cgroup>> {
     Ok(Some(Cgroup { dir, v1_tasks }))
 }
 
+/// The directory of a place, for whoever reads it.
+pub fn directory(place: &Place) -> Result<OwnedFd> {
+    descend(hierarchy(&place.mount)?.as_fd(), &place.path)
+}
+
+/// What a control file of a place says.
+pub fn value(place: &Place, file: &str) -> Result<String> {
+    read(directory(place)?.as_fd(), file)
+}
+
 /// The v2 cgroup directory, or `None` when it is gone.
 fn find(traces: &Traces) -> Result<Option<OwnedFd>> {
     match traces.places.first() {

@@ -139,6 +139,7 @@ fn intent(plan: &Plan) -> Result<Record> {
         has_poststop: !plan.hooks.poststop.is_empty(),
         no_new_keyring: plan.options.no_new_keyring,
         annotations: plan.annotations.clone(),
+        preserve_fds: plan.options.preserve_fds,
         rdt: plan.rdt.as_ref().map(apply::rdt::traces).transpose()?,
     })
 }

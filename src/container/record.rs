@@ -81,6 +81,9 @@ pub struct Record {
     pub has_poststop: bool,
     pub no_new_keyring: bool,
     pub annotations: Vec<(String, String)>,
+    /// Descriptors from 3 on that the program was given.
+    #[serde(default)]
+    pub preserve_fds: u32,
     /// The groups of resctrl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdt: Option<crate::apply::rdt::Traces>,
