@@ -108,6 +108,10 @@ fn the_default_config_is_clean_for_root_and_for_others() {
     }
 }
 
+fn bind(b: &Bundle, to: &str, options: &[&str]) -> Value {
+    json!({ "destination": to, "type": "bind", "source": b.path("host"), "options": options })
+}
+
 #[test]
 fn a_busy_config_is_clean() {
     deviates!("audit is jug's own");
@@ -120,10 +124,8 @@ fn a_busy_config_is_clean() {
         spec["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1", "kernel.shmmax": "1048576" });
         spec["linux"]["personality"] = json!({ "domain": "LINUX32" });
     });
-    let host = b.path("host");
-    let bind = |to: &str, options: &[&str]| json!({ "destination": to, "type": "bind", "source": host, "options": options });
-    b.add_mount(bind("/link", &["rbind", "ro", "nosuid", "noatime"]));
-    b.add_mount(bind("/var", &["bind", "rslave"]));
+    b.add_mount(bind(&b, "/link", &["rbind", "ro", "nosuid", "noatime"]));
+    b.add_mount(bind(&b, "/var", &["bind", "rslave"]));
     b.add_mount(json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
         "options": ["size=1m", "tmpcopyup", "ro", "nodev"] }));
     b.add_mount(json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["noexec"] }));
