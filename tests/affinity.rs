@@ -84,3 +84,23 @@ fn an_unknown_memory_policy_is_refused() {
     b.edit(|spec| spec["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_LAMB" }));
     b.verb("create", &[]).output().fails("/linux/memoryPolicy/mode");
 }
+
+#[test]
+fn a_deadline_scheduler_has_its_times_or_is_an_error_that_names_it() {
+    newer!("1.1: process.scheduler");
+    let b = Bundle::new();
+    b.edit(|spec| {
+        spec["process"]["scheduler"] = json!({ "policy": "SCHED_DEADLINE",
+            "runtime": 10_000_000, "deadline": 100_000_000, "period": 200_000_000 });
+    });
+    b.set_args(&["/bin/probe"]);
+    let out = b.run(&[]);
+    if out.code != 0 {
+        out.fails("/process/scheduler").says("sched_setattr(policy 6");
+        return;
+    }
+    let scheduler = out.json()["scheduler"].clone();
+    assert_eq!(scheduler["policy"], "SCHED_DEADLINE", "{scheduler}");
+    let times = ["runtime", "deadline", "period"].map(|name| scheduler[name].as_u64());
+    assert_eq!(times, [Some(10_000_000), Some(100_000_000), Some(200_000_000)]);
+}
