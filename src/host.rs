@@ -34,7 +34,8 @@ pub struct Host {
     pub capabilities: u64,
     /// Where resctrl is mounted (looked for only when the config asks for it).
     pub resctrl: Option<PathBuf>,
-    /// SELinux is enabled (looked for only when the config has a mount label).
+    /// AppArmor and SELinux are enabled (looked for only when the config has a profile or a label).
+    pub apparmor: bool,
     pub selinux: bool,
 }
 
@@ -57,6 +58,7 @@ impl Host {
         if linux.is_some_and(|l| l.intel_rdt().is_some()) {
             host.resctrl = find_mount("resctrl");
         }
+        (host.apparmor, host.selinux) = spec.process().as_ref().map_or((false, false), security_modules);
         if linux.is_some_and(|l| l.mount_label().is_some()) {
             host.selinux = find_mount("selinuxfs").is_some();
         }
@@ -96,6 +98,17 @@ fn own_namespaces(linux: &oci_spec::runtime::Linux) -> Vec<PathBuf> {
 /// Those capabilities that a process asks for and the caller may grant: that are in its bounding set.
 pub fn grantable(process: &oci_spec::runtime::Process) -> u64 {
     sys::cred::in_bounding_set(crate::plan::process::wanted_capabilities(process))
+}
+
+/// Whether AppArmor and SELinux are enabled, as far as a process asks for them. A kernel may take a label that none of
+/// its modules enforces: SELinux without a policy takes any.
+pub fn security_modules(process: &oci_spec::runtime::Process) -> (bool, bool) {
+    let asked = |label: &Option<String>| label.as_ref().is_some_and(|label| !label.is_empty());
+    let enabled = || read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'));
+    (
+        asked(process.apparmor_profile()) && enabled(),
+        asked(process.selinux_label()) && find_mount("selinuxfs").is_some(),
+    )
 }
 
 fn asks_for_limits(resources: &oci_spec::runtime::LinuxResources) -> bool {

@@ -77,7 +77,7 @@ fn every_row_names_tests_that_exist() {
             let attribute =
                 at.and_then(|at| text[..at].rfind("#[test]").map(|attribute| &text[attribute..at]));
             // Nothing but the attribute and its like stands between.
-            if !attribute.is_some_and(|between| !between.contains('}')) {
+            if attribute.is_none_or(|between| between.contains('}')) {
                 faults.push(format!("{property}: {path} has no test {name}"));
             }
         }

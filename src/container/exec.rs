@@ -97,7 +97,9 @@ fn plan(
 ) -> Result<ExecPlan> {
     let own = spec.process().as_ref().ok_or_else(|| Error::new("the container's config has no process"))?;
     let process = change(own)?;
-    let host = Host { capabilities: crate::host::grantable(&process), ..Host::look(spec)? };
+    let (apparmor, selinux) = crate::host::security_modules(&process);
+    let capabilities = crate::host::grantable(&process);
+    let host = Host { capabilities, apparmor, selinux, ..Host::look(spec)? };
     let mut ids = IdMaps::default();
     let mut seccomp = None;
     if let Some(linux) = spec.linux() {

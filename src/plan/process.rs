@@ -85,6 +85,16 @@ impl ProcessPlan {
         for (i, gid) in groups.iter().enumerate() {
             mapped(ids.host_gid(*gid), *gid, &format!("/process/user/additionalGids/{i}"), "gidMappings")?;
         }
+        let apparmor = process.apparmor_profile().clone().filter(|profile| !profile.is_empty());
+        let selinux = process.selinux_label().clone().filter(|label| !label.is_empty());
+        if apparmor.is_some() && !host.apparmor {
+            return Err(Error::new("/process/apparmorProfile: AppArmor is not enabled on this host")
+                .next("remove the profile, or enable AppArmor (apparmor(7))"));
+        }
+        if selinux.is_some() && !host.selinux {
+            return Err(Error::new("/process/selinuxLabel: SELinux is not enabled on this host")
+                .next("remove the label, or enable SELinux (selinux(8))"));
+        }
         Ok(Self {
             args,
             env: env(process.env().as_deref().unwrap_or_default())?,
@@ -101,8 +111,8 @@ impl ProcessPlan {
             rlimits: rlimits(process)?,
             oom_score_adj: process.oom_score_adj().map(oom_score).transpose()?,
             oom_best_effort: host.rootless,
-            apparmor: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
-            selinux: process.selinux_label().clone().filter(|l| !l.is_empty()),
+            apparmor,
+            selinux,
             io_priority: process.io_priority().as_ref().map(|p| {
                 let class = match p.class() {
                     IOPriorityClass::IoprioClassRt => 1,
