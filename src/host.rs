@@ -32,6 +32,11 @@ pub struct Host {
     pub own_namespaces: Vec<PathBuf>,
     /// Those capabilities of the config that the caller may grant: that are in its bounding set.
     pub capabilities: u64,
+    /// Where resctrl is mounted (looked for only when the config asks for it).
+    pub resctrl: Option<PathBuf>,
+    /// AppArmor and SELinux are enabled (looked for only when the config has a profile or a label).
+    pub apparmor: bool,
+    pub selinux: bool,
 }
 
 impl Host {
@@ -50,6 +55,13 @@ impl Host {
             host.own_cgroup = own_cgroup()?;
         }
         host.capabilities = spec.process().as_ref().map_or(0, grantable);
+        if linux.is_some_and(|l| l.intel_rdt().is_some()) {
+            host.resctrl = find_mount("resctrl");
+        }
+        (host.apparmor, host.selinux) = spec.process().as_ref().map_or((false, false), security_modules);
+        if linux.is_some_and(|l| l.mount_label().is_some()) {
+            host.selinux = find_mount("selinuxfs").is_some();
+        }
         host.own_namespaces = linux.map(own_namespaces).unwrap_or_default();
         if linux.is_some_and(|l| l.resources().as_ref().is_some_and(asks_for_limits)) {
             host.find_controllers(hybrid)?;
@@ -101,6 +113,17 @@ pub fn grantable(process: &oci_spec::runtime::Process) -> u64 {
     sys::cred::in_bounding_set(crate::plan::process::wanted_capabilities(process))
 }
 
+/// Whether AppArmor and SELinux are enabled, as far as a process asks for them. A kernel may take a label that none of
+/// its modules enforces: SELinux without a policy takes any.
+pub fn security_modules(process: &oci_spec::runtime::Process) -> (bool, bool) {
+    let asked = |label: &Option<String>| label.as_ref().is_some_and(|label| !label.is_empty());
+    let enabled = || read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'));
+    (
+        asked(process.apparmor_profile()) && enabled(),
+        asked(process.selinux_label()) && find_mount("selinuxfs").is_some(),
+    )
+}
+
 fn asks_for_limits(resources: &oci_spec::runtime::LinuxResources) -> bool {
     resources.memory().is_some()
         || resources.cpu().is_some()
@@ -121,16 +144,16 @@ pub fn find_cgroup2() -> (Option<PathBuf>, bool) {
             let unified = mount.join("unified");
             match sys::path::statfs(&unified) {
                 Some((CGROUP2_MAGIC, _)) => (Some(unified), true),
-                _ => (find_in_mountinfo(), true),
+                _ => (find_mount("cgroup2"), true),
             }
         }
-        _ => (find_in_mountinfo(), false),
+        _ => (find_mount("cgroup2"), false),
     }
 }
 
-fn find_in_mountinfo() -> Option<PathBuf> {
+fn find_mount(wanted: &str) -> Option<PathBuf> {
     let info = read("/proc/self/mountinfo").ok()?;
-    mounts(&info).find(|(_, fstype, _)| *fstype == "cgroup2").map(|(point, ..)| point.into())
+    mounts(&info).find(|(_, fstype, _)| *fstype == wanted).map(|(point, ..)| point.into())
 }
 
 /// Mount point, file system type and superblock options of each line of a mountinfo (proc_pid_mountinfo(5)).

@@ -1,5 +1,6 @@
 //! jug: a daemonless OCI runtime and container engine.
 pub mod apply;
+pub mod audit;
 pub mod bundle;
 pub mod cgroup;
 pub mod cli;

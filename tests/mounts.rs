@@ -523,7 +523,8 @@ fn an_idmapped_mount_shifts_the_owners() {
         say_skip("SKIP", "the guest's tmpfs and hostfs (6.1) cannot be idmapped: the error is all there is");
         return;
     }
-    assert_eq!(out.ok().json()["stats"]["/mnt/f"]["uid"], 2000);
+    let stat = out.ok().json()["stats"]["/mnt/f"].clone();
+    assert_eq!((&stat["uid"], &stat["gid"]), (&json!(2000), &json!(2000)));
 }
 
 #[test]

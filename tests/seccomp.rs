@@ -561,3 +561,13 @@ fn notify_on_write_is_refused() {
     b.edit(|spec| spec["linux"]["seccomp"]["listenerPath"] = json!("/nowhere"));
     b.run_args(&["/bin/true"]).fails("write");
 }
+
+#[test]
+fn a_listener_is_ignored_where_nothing_notifies() {
+    let b = Bundle::new();
+    b.edit(|spec| {
+        spec["linux"]["seccomp"] =
+            json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/nowhere/agent.sock" });
+    });
+    b.run_args(&["/bin/true"]).ok();
+}

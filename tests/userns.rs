@@ -189,9 +189,11 @@ fn overlapping_maps_are_an_error() {
 
 #[test]
 fn a_map_of_size_zero_is_an_error() {
-    let b = mapped();
-    b.edit(|spec| spec["linux"]["uidMappings"][0]["size"] = json!(0));
-    b.run_args(&["/bin/true"]).exits(1);
+    for maps in ["uidMappings", "gidMappings"] {
+        let b = mapped();
+        b.edit(|spec| spec["linux"][maps][0]["size"] = json!(0));
+        b.run_args(&["/bin/true"]).exits(1);
+    }
 }
 
 #[test]

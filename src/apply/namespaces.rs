@@ -11,8 +11,8 @@ use std::path::Path;
 use super::sysctl::Proc;
 use crate::container::sync::Sync;
 use crate::error::{Error, Result};
-use crate::plan::Namespaces;
 use crate::plan::namespaces::Kind;
+use crate::plan::{Namespaces, Plan};
 use crate::sys::clone::{CLONE_PARENT, Child, Side, clone3, setns, unshare};
 use crate::sys::{path, process, socket};
 
@@ -157,12 +157,13 @@ fn clone_through_user_namespace(
 }
 
 /// What the child does about its namespaces, first of all.
-pub fn settle(namespaces: &Namespaces, joined: &Joined, rootless: bool, sync: &Sync) -> Result<()> {
+pub fn settle(plan: &Plan, joined: &Joined, rootless: bool, sync: &Sync) -> Result<()> {
+    let namespaces = &plan.namespaces;
     if namespaces.makes(Kind::User) {
         sync.expect(crate::container::sync::Word::Build)?;
     }
     if namespaces.has(Kind::User) {
-        become_root_inside()?;
+        become_root_inside(plan.process.keep_groups)?;
     }
     joined.enter_mount()?;
     if namespaces.makes(Kind::Network) {
@@ -178,10 +179,13 @@ pub fn settle(namespaces: &Namespaces, joined: &Joined, rootless: bool, sync: &S
 }
 
 /// The child is nobody in its new user namespace until it takes an id that is mapped there.
-pub fn become_root_inside() -> Result<()> {
+pub fn become_root_inside(keep_groups: bool) -> Result<()> {
     use crate::sys::cred;
     cred::setresgid(0)?;
     cred::setresuid(0).map_err(|e| e.why("id 0 is not mapped in the user namespace"))?;
+    if keep_groups {
+        return Ok(());
+    }
     match cred::setgroups(&[]) {
         // Denied where an unprivileged user maps only itself (user_namespaces(7)).
         Err(e) if e.errno() == libc::EPERM => Ok(()),

@@ -109,7 +109,29 @@ pub fn make(plan: &CgroupPlan) -> Result<Option<Cgroup>> {
         let program = sys::bpf::load_device_program(program)?;
         sys::bpf::attach_device_program(dir.as_fd(), program.as_fd())?;
     }
+    if let Some(owner) = plan.owner.filter(|uid| *uid != sys::cred::euid()) {
+        give(dir.as_fd(), owner)?;
+    }
     Ok(Some(Cgroup { dir, v1_tasks }))
+}
+
+/// Gives the directory to a user, with the files that the kernel says are safe to give (cgroups(7), "delegate").
+fn give(dir: BorrowedFd<'_>, uid: u32) -> Result<()> {
+    const AT_LEAST: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
+    let files = crate::host::read("/sys/kernel/cgroup/delegate").unwrap_or_else(|_| AT_LEAST.to_owned());
+    for file in [""].into_iter().chain(files.lines()) {
+        let given = if file.is_empty() {
+            let itself = sys::path::openat(dir, Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+            sys::path::fchown(itself.as_fd(), uid, u32::MAX)
+        } else {
+            sys::path::chownat(dir, Path::new(file), uid, u32::MAX)
+        };
+        match given {
+            Err(e) if e.errno() == libc::ENOENT => {}
+            other => other.map_err(|e| e.context("giving the cgroup to the container's user"))?,
+        }
+    }
+    Ok(())
 }
 
 /// Makes each missing directory of `path`, and turns on the controllers above the last one.
@@ -265,6 +287,16 @@ pub fn open(traces: &Traces) -> Result<Option<Cgroup>> {
         }
     }
     Ok(Some(Cgroup { dir, v1_tasks }))
+}
+
+/// The directory of a place, for whoever reads it.
+pub fn directory(place: &Place) -> Result<OwnedFd> {
+    descend(hierarchy(&place.mount)?.as_fd(), &place.path)
+}
+
+/// What a control file of a place says.
+pub fn value(place: &Place, file: &str) -> Result<String> {
+    read(directory(place)?.as_fd(), file)
 }
 
 /// The v2 cgroup directory, or `None` when it is gone.

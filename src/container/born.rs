@@ -79,7 +79,7 @@ fn build(newborn: &mut Newborn<'_>) -> Result<Program> {
     for tasks in newborn.v1_tasks {
         fd::write_all(tasks.as_fd(), b"0")?;
     }
-    namespaces::settle(&plan.namespaces, newborn.joined, newborn.rootless, sync)?;
+    namespaces::settle(plan, newborn.joined, newborn.rootless, sync)?;
     if !newborn.rootless {
         // In a PID namespace that is joined, others see this process: what it has open is none of theirs.
         process::prctl(libc::PR_SET_DUMPABLE, 0)?;

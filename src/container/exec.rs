@@ -97,7 +97,9 @@ fn plan(
 ) -> Result<ExecPlan> {
     let own = spec.process().as_ref().ok_or_else(|| Error::new("the container's config has no process"))?;
     let process = change(own)?;
-    let host = Host { capabilities: crate::host::grantable(&process), ..Host::look(spec)? };
+    let (apparmor, selinux) = crate::host::security_modules(&process);
+    let capabilities = crate::host::grantable(&process);
+    let host = Host { capabilities, apparmor, selinux, ..Host::look(spec)? };
     let mut ids = IdMaps::default();
     let mut seccomp = None;
     if let Some(linux) = spec.linux() {
@@ -105,7 +107,8 @@ fn plan(
         seccomp = linux.seccomp().as_ref().map(Plan::seccomp).transpose()?;
     }
     let mut warnings = Vec::new();
-    let process = ProcessPlan::new(&process, &ids, &host, &mut warnings)?;
+    let mut process = ProcessPlan::new(&process, &ids, &host, &mut warnings)?;
+    process.keep_groups |= crate::plan::process::keeps_groups(&container.record.annotations);
     warnings.iter().for_each(|w| crate::cli::log::warn(w));
     let keyring = (!container.record.no_new_keyring).then(|| container.record.id.clone());
     Ok(ExecPlan { process, seccomp, flags: container.record.namespaces, keyring, keep: options.preserve_fds })
@@ -223,7 +226,7 @@ fn born(
             setns(init.as_fd(), flags).map_err(|e| e.context("joining the container's namespaces"))?;
         }
         if plan.flags & Kind::User.flag() != 0 {
-            namespaces::become_root_inside()?;
+            namespaces::become_root_inside(plan.process.keep_groups)?;
         }
         process::setsid()?;
         if plan.process.terminal {
@@ -268,6 +271,9 @@ fn attend(
     spoken: &mut bool,
 ) -> Result<Option<OwnedFd>> {
     let mut console = None;
+    if let Some(rdt) = &container.record.rdt {
+        crate::apply::rdt::enter(rdt, child.pid)?;
+    }
     loop {
         let heard = sync.hear()?;
         *spoken |= !matches!(heard, Heard::Silence);

@@ -89,11 +89,16 @@ fn make(
     if cgroup.is_none() {
         undo.record.cgroup = cgroup::Traces::default();
     }
+    if let Some(rdt) = &plan.rdt {
+        apply::rdt::make(rdt)?;
+    }
     let mut open = Opened::new(&plan, &entry, start)?;
-    let born = match bear(&plan, &mut open, cgroup.as_ref(), &mut undo, handles, true) {
+    // What is moved to the child must not go with one that is killed at birth, and the child waits for it.
+    let direct = plan.net_devices.is_empty();
+    let born = match bear(&plan, &mut open, cgroup.as_ref(), &mut undo, handles, direct) {
         // The kernel kills a newborn at once where cgroup.kill was ever written to the caller's own cgroup or to an
         // empty target (it compares counters, 6.1 to 6.18): such a child is born outside and moved, the slow way.
-        Err(_) if cgroup.is_some() && undo.killed_at_birth() => {
+        Err(_) if direct && cgroup.is_some() && undo.killed_at_birth() => {
             bear(&plan, &mut open, cgroup.as_ref(), &mut undo, handles, false)
         }
         other => other,
@@ -137,6 +142,8 @@ fn intent(plan: &Plan) -> Result<Record> {
         no_new_keyring: plan.options.no_new_keyring,
         annotations: plan.annotations.clone(),
         resources: None,
+        preserve_fds: plan.options.preserve_fds,
+        rdt: plan.rdt.as_ref().map(apply::rdt::traces).transpose()?,
     })
 }
 
@@ -209,9 +216,15 @@ fn bear(
     if let (Some(cgroup), false) = (cgroup, direct) {
         cgroup::move_into(cgroup, child.pid)?;
     }
+    if let Some(rdt) = &undo.record.rdt {
+        apply::rdt::enter(rdt, child.pid)?;
+    }
     let mapped = plan.namespaces.makes(Kind::User);
     if mapped {
         apply::ids::map(&plan.ids, &child)?;
+    }
+    if !plan.net_devices.is_empty() {
+        undo.moved = Some(apply::network::move_in(&plan.net_devices, child.pid)?);
     }
     if mapped || !direct {
         sync.say(Word::Build)?;

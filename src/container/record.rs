@@ -86,6 +86,12 @@ pub struct Record {
     /// The limits since the last update; `None`: those of the config.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Box<LinuxResources>>,
+    /// Descriptors from 3 on that the program was given.
+    #[serde(default)]
+    pub preserve_fds: u32,
+    /// The groups of resctrl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<crate::apply::rdt::Traces>,
 }
 
 /// The directory of all containers.

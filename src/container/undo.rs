@@ -22,6 +22,8 @@ pub struct Undo<'a> {
     exit: Option<Exit>,
     /// The child has said a word, and so has lived.
     pub spoken: bool,
+    /// Network devices that the child was given.
+    pub moved: Option<apply::network::Moved>,
     kept: bool,
 }
 
@@ -29,7 +31,7 @@ impl<'a> Undo<'a> {
     /// Writes the intent. From here on a SIGKILL leaves something that `delete -f` finds.
     pub fn new(record: Record, entry: &'a Entry, hooks: &'a Hooks) -> Result<Self> {
         entry.write(&record)?;
-        Ok(Self { record, entry, hooks, pidfd: None, exit: None, spoken: false, kept: false })
+        Ok(Self { record, entry, hooks, pidfd: None, exit: None, spoken: false, moved: None, kept: false })
     }
 
     /// Remembers the process.
@@ -86,6 +88,9 @@ impl<'a> Undo<'a> {
     /// The container is made: nothing is undone any more.
     pub fn keep(mut self) -> Record {
         self.kept = true;
+        if let Some(moved) = self.moved.take() {
+            moved.keep();
+        }
         self.record.clone()
     }
 }
@@ -101,6 +106,9 @@ impl Drop for Undo<'_> {
         }
         // What cannot be undone stays in the record, for `delete -f`.
         if cgroup::kill(&self.record.cgroup).is_err() || cgroup::remove(&self.record.cgroup).is_err() {
+            return;
+        }
+        if self.record.rdt.as_ref().is_some_and(|rdt| apply::rdt::remove(rdt).is_err()) {
             return;
         }
         if self.record.hooks_begun {
@@ -150,6 +158,9 @@ pub fn undo(container: &Container) -> Result<()> {
     if !cgroup::remove_if_empty(&container.record.cgroup)? {
         cgroup::kill(&container.record.cgroup)?;
         cgroup::remove(&container.record.cgroup)?;
+    }
+    if let Some(rdt) = &container.record.rdt {
+        apply::rdt::remove(rdt)?;
     }
     run_poststop(container);
     container.entry.erase()

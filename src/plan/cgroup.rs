@@ -3,9 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{
+    Linux, LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice, Mount, Spec,
+};
 
 use super::devices::{self, Rule};
+use super::namespaces::{Kind, Namespaces};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::sys::bpf::Instruction;
@@ -24,6 +27,8 @@ pub struct CgroupPlan {
     pub device_program: Option<Vec<Instruction>>,
     /// Rootless without a delegated cgroup: the container stays where the caller is, unless limits are asked for.
     pub optional: bool,
+    /// The host's id of the container's user, when the cgroup is to be its own (config-linux.md#cgroup-ownership).
+    pub owner: Option<u32>,
 }
 
 /// One value for one control file.
@@ -79,7 +84,20 @@ impl CgroupPlan {
     /// Without limits and without a device filter.
     pub(super) fn bare(mount: PathBuf, path: PathBuf) -> Self {
         let (writes, v1, devices) = (Vec::new(), Vec::new(), Vec::new());
-        Self { mount, path, writes, v1, devices, device_program: None, optional: false }
+        Self { mount, path, writes, v1, devices, device_program: None, optional: false, owner: None }
+    }
+
+    /// A container that mounts its own view of the cgroup writable gets what it takes to divide it: nothing else makes
+    /// its user the owner.
+    pub fn delegate(&mut self, spec: &Spec, namespaces: &Namespaces, uid: Option<u32>) {
+        let is_writable = |m: &Mount| {
+            m.source().as_deref() == Some(Path::new("cgroup"))
+                && m.destination() == Path::new("/sys/fs/cgroup")
+                && !m.options().iter().flatten().any(|option| option == "ro")
+        };
+        if namespaces.makes(Kind::Cgroup) && spec.mounts().iter().flatten().any(is_writable) {
+            self.owner = uid;
+        }
     }
 
     /// Puts a limit where its controller is: on cgroup2 if it is there, else on a v1 hierarchy.

@@ -9,7 +9,9 @@ pub mod hooks;
 pub mod ids;
 pub mod mounts;
 pub mod namespaces;
+pub mod network;
 pub mod process;
+pub mod rdt;
 pub mod show;
 pub mod update;
 
@@ -65,6 +67,8 @@ pub struct Plan {
     pub process: ProcessPlan,
     pub personality: Option<u64>,
     pub memory_policy: Option<(u32, Vec<usize>)>,
+    pub net_devices: Vec<network::NetDevice>,
+    pub rdt: Option<rdt::RdtPlan>,
     pub annotations: Vec<(String, String)>,
     pub oci_version: String,
     pub options: Options,
@@ -103,11 +107,18 @@ impl Plan {
         let ids = IdMaps::new(linux, &namespaces, host)?;
         let mut warnings = bundle.warnings.clone();
         let seccomp = linux.seccomp().as_ref().map(seccomp).transpose()?;
-        let mounts = mounts::plan(spec, &bundle.dir, &namespaces, &ids)?;
+        let mut mounts = mounts::plan(spec, &bundle.dir, &namespaces, &ids)?;
+        mounts::label(&mut mounts, linux, host)?;
         let process = spec.process().as_ref().ok_or_else(|| {
             Error::new("/process: the config has no process to run").next("see config.md#process")
         })?;
-        refuse_later_properties(linux)?;
+        let annotations = annotations(spec);
+        let mut process = ProcessPlan::new(process, &ids, host, &mut warnings)?;
+        process.keep_groups |= process::keeps_groups(&annotations);
+        let mut cgroup = CgroupPlan::new(id, linux, host)?;
+        if let Some(cgroup) = &mut cgroup {
+            cgroup.delegate(spec, &namespaces, ids.host_uid(process.uid));
+        }
         Ok(Self {
             id: id.to_owned(),
             bundle: bundle.dir.clone(),
@@ -118,13 +129,15 @@ impl Plan {
             hostname: uts_name(spec.hostname(), "/hostname", &namespaces)?,
             domainname: uts_name(spec.domainname(), "/domainname", &namespaces)?,
             sysctl: sysctl(linux, &namespaces, host)?,
-            cgroup: CgroupPlan::new(id, linux, host)?,
+            cgroup,
             seccomp,
             hooks: Hooks::new(spec.hooks().as_ref())?,
-            process: ProcessPlan::new(process, &ids, host, &mut warnings)?,
+            process,
             personality: linux.personality().as_ref().map(personality).transpose()?,
             memory_policy: linux.memory_policy().as_ref().map(process::memory_policy).transpose()?,
-            annotations: annotations(spec),
+            net_devices: network::devices(linux, &namespaces, host)?,
+            rdt: rdt::plan(id, linux, host)?,
+            annotations,
             oci_version: spec.version().clone(),
             options: options.clone(),
             root,
@@ -201,17 +214,11 @@ fn root(spec: &Spec, linux: &Linux, bundle: &Path) -> Result<RootPlan> {
 fn seccomp(profile: &oci_spec::runtime::LinuxSeccomp) -> Result<SeccompPlan> {
     let filter = crate::seccomp::compile(profile, crate::seccomp::native())?;
     let listener = match profile.listener_path() {
-        Some(path) if !path.as_os_str().is_empty() => {
-            if !filter.notify {
-                return Err(Error::new(
-                    "/linux/seccomp/listenerPath: no rule has the action SCMP_ACT_NOTIFY",
-                ));
-            }
-            Some(Listener {
-                path: path.clone(),
-                metadata: profile.listener_metadata().clone().unwrap_or_default(),
-            })
-        }
+        // Ignored where nothing notifies (config-linux.md#seccomp).
+        Some(path) if !path.as_os_str().is_empty() => filter.notify.then(|| Listener {
+            path: path.clone(),
+            metadata: profile.listener_metadata().clone().unwrap_or_default(),
+        }),
         _ if filter.notify => {
             return Err(Error::new("/linux/seccomp: SCMP_ACT_NOTIFY cannot be used without listenerPath")
                 .next("give the socket of the agent in /linux/seccomp/listenerPath"));
@@ -350,19 +357,4 @@ fn annotations(spec: &Spec) -> Vec<(String, String)> {
         spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
     list.sort();
     list
-}
-
-/// A property that is not honoured is refused by name, never passed over.
-fn refuse_later_properties(linux: &Linux) -> Result<()> {
-    let none_yet = |at: &str| Error::new(format!("{at}: not supported by this version of jug-oci"));
-    if linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
-        return Err(none_yet("/linux/netDevices"));
-    }
-    if linux.intel_rdt().is_some() {
-        return Err(none_yet("/linux/intelRdt"));
-    }
-    if linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()) {
-        return Err(none_yet("/linux/mountLabel"));
-    }
-    Ok(())
 }

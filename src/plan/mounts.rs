@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{Linux, Mount, Spec};
 
 use super::ids::{self, IdMaps, Range};
 use super::namespaces::{Kind as Ns, Namespaces};
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::sys::mount::{
     MOUNT_ATTR_ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME,
@@ -86,6 +87,26 @@ pub fn plan(spec: &Spec, bundle: &Path, ns: &Namespaces, ids: &IdMaps) -> Result
         return Ok(Vec::new());
     }
     list.iter().enumerate().map(|(i, mount)| one(mount, format!("/mounts/{i}"), bundle, ids)).collect()
+}
+
+/// `linux.mountLabel`: the SELinux context of every new file system that takes one. Neither procfs nor sysfs does, and
+/// mqueue takes none as an option.
+pub fn label(mounts: &mut [MountPlan], linux: &Linux, host: &Host) -> Result<()> {
+    let Some(label) = linux.mount_label().as_ref().filter(|label| !label.is_empty()) else { return Ok(()) };
+    if !host.selinux {
+        return Err(Error::new("/linux/mountLabel: SELinux is not enabled on this host")
+            .why("no selinuxfs is mounted")
+            .next("remove /linux/mountLabel, or enable SELinux"));
+    }
+    for mount in mounts {
+        if let Kind::New { fstype, data, .. } = &mut mount.kind
+            && !["proc", "sysfs", "mqueue"].contains(&fstype.as_str())
+            && !data.iter().any(|(key, _)| key == "context")
+        {
+            data.push(("context".to_owned(), label.clone()));
+        }
+    }
+    Ok(())
 }
 
 fn one(mount: &Mount, at: String, bundle: &Path, ids: &IdMaps) -> Result<MountPlan> {

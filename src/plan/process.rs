@@ -23,7 +23,8 @@ pub struct ProcessPlan {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
-    /// Leave the caller's supplementary groups alone: setgroups(2) is denied where one unprivileged id is mapped.
+    /// Leave the caller's supplementary groups alone: setgroups(2) is denied where one unprivileged id is mapped, or an
+    /// annotation asks for it.
     pub keep_groups: bool,
     pub umask: u32,
     pub capabilities: CapabilityPlan,
@@ -84,6 +85,16 @@ impl ProcessPlan {
         for (i, gid) in groups.iter().enumerate() {
             mapped(ids.host_gid(*gid), *gid, &format!("/process/user/additionalGids/{i}"), "gidMappings")?;
         }
+        let apparmor = process.apparmor_profile().clone().filter(|profile| !profile.is_empty());
+        let selinux = process.selinux_label().clone().filter(|label| !label.is_empty());
+        if apparmor.is_some() && !host.apparmor {
+            return Err(Error::new("/process/apparmorProfile: AppArmor is not enabled on this host")
+                .next("remove the profile, or enable AppArmor (apparmor(7))"));
+        }
+        if selinux.is_some() && !host.selinux {
+            return Err(Error::new("/process/selinuxLabel: SELinux is not enabled on this host")
+                .next("remove the label, or enable SELinux (selinux(8))"));
+        }
         Ok(Self {
             args,
             env: env(process.env().as_deref().unwrap_or_default())?,
@@ -100,8 +111,8 @@ impl ProcessPlan {
             rlimits: rlimits(process)?,
             oom_score_adj: process.oom_score_adj().map(oom_score).transpose()?,
             oom_best_effort: host.rootless,
-            apparmor: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
-            selinux: process.selinux_label().clone().filter(|l| !l.is_empty()),
+            apparmor,
+            selinux,
             io_priority: process.io_priority().as_ref().map(|p| {
                 let class = match p.class() {
                     IOPriorityClass::IoprioClassRt => 1,
@@ -114,6 +125,12 @@ impl ProcessPlan {
             cpu_affinity: process.exec_cpu_affinity().as_ref().map(cpu_affinity).transpose()?,
         })
     }
+}
+
+/// Podman's `--group-add keep-groups`, in crun's word for it: the caller's groups stay, even those that have no number
+/// inside.
+pub fn keeps_groups(annotations: &[(String, String)]) -> bool {
+    annotations.iter().any(|(key, value)| key == "run.oci.keep_original_groups" && value == "1")
 }
 
 fn mapped(host: Option<u32>, id: u32, at: &str, maps: &str) -> Result<()> {

@@ -50,6 +50,14 @@ pub fn show(plan: &Plan) -> String {
     plan.sysctl
         .iter()
         .for_each(|(name, value)| out.line("sysctl", format!("{} = {value}", name.replace('/', "."))));
+    for device in &plan.net_devices {
+        out.line("net device", format!("{} as {}", device.host, device.name));
+    }
+    if let Some(rdt) = &plan.rdt {
+        let group = if rdt.group.is_empty() { "/" } else { &rdt.group };
+        let monitored = if rdt.monitoring.is_some() { ", monitored" } else { "" };
+        out.line("resctrl", format!("{group}: {}{monitored}", rdt.schemata.join(" ")));
+    }
     if let Some(persona) = plan.personality {
         out.line("personality", format!("{persona:#x}"));
     }
@@ -103,6 +111,9 @@ fn limits(cgroup: &CgroupPlan, out: &mut Text) {
     out.line("cgroup", format!("/{}", cgroup.path.display()));
     for w in &cgroup.writes {
         out.line("limit", format!("{} = {}", w.file, w.value));
+    }
+    if let Some(owner) = cgroup.owner {
+        out.line("cgroup owner", owner);
     }
     for v1 in &cgroup.v1 {
         for w in &v1.writes {
@@ -205,7 +216,8 @@ fn program(p: &ProcessPlan, out: &mut Text) {
     out.line("working dir", p.cwd.display());
     p.env.iter().for_each(|e| out.line("env", e));
     let groups: Vec<String> = p.groups.iter().map(ToString::to_string).collect();
-    out.line("user", format!("{}:{} groups [{}] umask {:04o}", p.uid, p.gid, groups.join(" "), p.umask));
+    let groups = if p.keep_groups { "the caller's".to_owned() } else { format!("[{}]", groups.join(" ")) };
+    out.line("user", format!("{}:{} groups {groups} umask {:04o}", p.uid, p.gid, p.umask));
     out.line("terminal", if p.terminal { "yes" } else { "no" });
     out.line("no new privs", if p.no_new_privileges { "yes" } else { "no" });
     let caps = &p.capabilities;

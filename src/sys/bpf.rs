@@ -8,9 +8,22 @@ use crate::error::Result;
 
 const BPF_PROG_LOAD: i32 = 5;
 const BPF_PROG_ATTACH: i32 = 8;
+const BPF_PROG_QUERY: i32 = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
+
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    reserved: u32,
+}
 
 /// One eBPF instruction as the kernel reads it.
 #[repr(C)]
@@ -83,4 +96,21 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
         shown(cgroup)
     )?;
     Ok(())
+}
+
+/// How many device programs are attached to a cgroup itself.
+pub fn device_programs(cgroup: BorrowedFd<'_>) -> Result<u32> {
+    let mut attr = QueryAttr {
+        target_fd: cgroup.as_raw_fd() as u32,
+        attach_type: BPF_CGROUP_DEVICE,
+        ..Default::default()
+    };
+    check!(
+        // SAFETY: the attribute lives across the call and the size is its own; with room for no ids only the count is
+        // written, into the attribute.
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<QueryAttr>()) },
+        "bpf(BPF_PROG_QUERY, {}, BPF_CGROUP_DEVICE)",
+        shown(cgroup)
+    )?;
+    Ok(attr.prog_cnt)
 }

@@ -9,6 +9,7 @@ pub mod clone;
 pub mod cred;
 pub mod fd;
 pub mod mount;
+pub mod netlink;
 pub mod path;
 pub mod process;
 pub mod seal;

@@ -200,6 +200,17 @@ pub fn stat(dir: BorrowedFd<'_>, name: &Path) -> Result<libc::stat> {
     Ok(unsafe { st.assume_init() })
 }
 
+/// Whether an open file is the root of the mount that it lies on (statx(2), STATX_ATTR_MOUNT_ROOT).
+pub fn is_mount_root(fd: BorrowedFd<'_>) -> bool {
+    let mut st = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the name is NUL-terminated and st is valid for the kernel to fill.
+    let ret = unsafe {
+        libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_TYPE, st.as_mut_ptr())
+    };
+    // SAFETY: zeroed before, and filled where the call succeeded.
+    ret == 0 && unsafe { st.assume_init() }.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0
+}
+
 /// The file system type of an open file (statfs(2) `f_type`).
 pub fn fs_magic(fd: BorrowedFd<'_>) -> Result<i64> {
     let mut st = MaybeUninit::<libc::statfs>::uninit();

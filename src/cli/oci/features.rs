@@ -38,7 +38,7 @@ impl Features {
                 },
                 "apparmor": { "enabled": true },
                 "selinux": { "enabled": true },
-                "intelRdt": { "enabled": false },
+                "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
                 "memoryPolicy": {
                     "modes": [
                         "MPOL_DEFAULT", "MPOL_PREFERRED", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_LOCAL",
@@ -47,13 +47,13 @@ impl Features {
                     "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
                 },
                 "mountExtensions": { "idmap": { "enabled": true } },
-                "netDevices": { "enabled": false },
+                "netDevices": { "enabled": true },
             },
             "annotations": {
                 "io.github.jug.version": env!("CARGO_PKG_VERSION"),
                 "io.github.jug.commit": env!("JUG_COMMIT"),
             },
-            "potentiallyUnsafeConfigAnnotations": ["bundle"],
+            "potentiallyUnsafeConfigAnnotations": ["bundle", "run.oci.keep_original_groups"],
         });
         let text = serde_json::to_string_pretty(&features)
             .map_err(|e| Error::new(format!("writing the features: {e}")))?;

@@ -1,5 +1,6 @@
 //! `jug-oci`: runc's command line. One file per verb: its flags, then one call into the library.
 
+mod audit;
 mod create;
 mod delete;
 mod events;
@@ -76,6 +77,7 @@ struct GlobalFlags {
     reason = "there is one value, made once: boxes would only be allocations"
 )]
 enum Verb {
+    Audit(audit::Audit),
     Create(create::Create),
     Delete(delete::Delete),
     Events(events::Events),
@@ -316,6 +318,7 @@ fn perform(cli: Cli, name: &str) -> Result<i32> {
 impl Verb {
     fn name(&self) -> &'static str {
         match self {
+            Verb::Audit(_) => "audit",
             Verb::Create(_) => "create",
             Verb::Delete(_) => "delete",
             Verb::Events(_) => "events",
@@ -336,11 +339,17 @@ impl Verb {
 
     /// `exec` leaves the codes below to the program it runs.
     fn failure_code(&self) -> i32 {
-        if matches!(self, Verb::Exec(_)) { 255 } else { 1 }
+        match self {
+            Verb::Exec(_) => 255,
+            // 1 says that there are differences.
+            Verb::Audit(_) => 2,
+            _ => 1,
+        }
     }
 
     fn perform(self, globals: &Globals) -> Result<i32> {
         match self {
+            Verb::Audit(v) => v.perform(globals),
             Verb::Create(v) => v.perform(globals),
             Verb::Delete(v) => v.perform(globals),
             Verb::Events(v) => v.perform(globals),
