@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -68,11 +68,21 @@ pub fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<(T, Vec<String>)> {
         normalise_process(&mut value, "", &mut warnings);
     }
     normalise_resources(value.pointer_mut("/linux/resources"));
-    match serde_path_to_error::deserialize::<_, T>(value) {
-        Ok(typed) => Ok((typed, warnings)),
-        Err(e) => Err(Error::new(format!("{}: {}", pointer(e.path()), e.inner()))
-            .next("compare it with the runtime specification, config.md and config-linux.md")),
-    }
+    typed(value).map(|typed| (typed, warnings))
+}
+
+/// Parses a `linux.resources` object, for `update --resources`.
+pub fn parse_resources(raw: &[u8]) -> Result<LinuxResources> {
+    let mut value = strict_json(raw)?;
+    normalise_resources(Some(&mut value));
+    typed(value)
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T> {
+    serde_path_to_error::deserialize::<_, T>(value).map_err(|e| {
+        Error::new(format!("{}: {}", pointer(e.path()), e.inner()))
+            .next("compare it with the runtime specification, config.md and config-linux.md")
+    })
 }
 
 /// The path of a fault as a JSON pointer (RFC 6901).

@@ -52,14 +52,27 @@ impl Host {
         host.capabilities = spec.process().as_ref().map_or(0, grantable);
         host.own_namespaces = linux.map(own_namespaces).unwrap_or_default();
         if linux.is_some_and(|l| l.resources().as_ref().is_some_and(asks_for_limits)) {
-            if let Some(mount) = &host.cgroup2 {
-                host.cgroup2_controllers = words(&mount.join("cgroup.controllers"))?;
-            }
-            if hybrid {
-                host.cgroup1 = cgroup1_mounts(&read("/proc/self/mountinfo")?);
-            }
+            host.find_controllers(hybrid)?;
         }
         Ok(host)
+    }
+
+    /// What is needed to know where limits go, and nothing else.
+    pub fn controllers() -> Result<Self> {
+        let (cgroup2, hybrid) = find_cgroup2();
+        let mut host = Self { cgroup2, rootless: is_rootless(), ..Self::default() };
+        host.find_controllers(hybrid)?;
+        Ok(host)
+    }
+
+    fn find_controllers(&mut self, hybrid: bool) -> Result<()> {
+        if let Some(mount) = &self.cgroup2 {
+            self.cgroup2_controllers = words(&mount.join("cgroup.controllers"))?;
+        }
+        if hybrid {
+            self.cgroup1 = cgroup1_mounts(&read("/proc/self/mountinfo")?);
+        }
+        Ok(())
     }
 }
 

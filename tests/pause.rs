@@ -1,6 +1,7 @@
 //! `pause` and `resume`: every process stands still, and goes on.
 mod support;
 
+use std::fs;
 use std::time::Duration;
 
 use support::*;
@@ -78,4 +79,30 @@ fn term_waits_for_the_resume() {
     assert!(!c.stdout().contains("SIGTERM"));
     c.verb("resume", &[]).ok();
     c.wait_stdout("SIGTERM\n").wait("stopped");
+}
+
+/// The kernel says once that a cgroup changed: who waits for more reads that through the descriptor that he polls, or
+/// he is woken again and again for nothing.
+#[test]
+fn to_wait_for_the_kernel_costs_no_time() {
+    deviates!("the cgroup above is frozen as no other runtime here looks at it");
+    let b = Bundle::new();
+    b.edit(|spec| spec["linux"]["cgroupsPath"] = json!(format!("/{}/below", b.tag())));
+    let c = b.running();
+    c.verb("pause", &[]).ok();
+    let above = cgroup2_mount().join(b.tag()).join("cgroup.freeze");
+    fs::write(&above, "1").expect("freeze the cgroup above");
+    let mut call = c.call("resume", &[], &[]).spawn();
+    let spent = || {
+        std::thread::sleep(Duration::from_secs(1));
+        let stat = fs::read_to_string(format!("/proc/{}/stat", call.pid())).expect("stat");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+        fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
+    };
+    let (before, after) = (spent(), spent());
+    assert!(after - before < 10, "{} hundredths of a second in one of waiting", after - before);
+    assert_eq!(call.status(), None, "{}", call.stderr());
+    fs::write(&above, "0").expect("thaw the cgroup above");
+    call.wait().ok();
+    assert_eq!(c.status(), "running");
 }

@@ -90,3 +90,13 @@ fn another_format_is_refused() {
     let b = Bundle::new();
     b.running().verb("ps", &["--format", "yaml"]).fails("invalid format option");
 }
+
+/// Go's empty list.
+#[test]
+fn a_stopped_container_shows_nobody() {
+    let b = Bundle::new();
+    let c = b.running();
+    c.stop();
+    assert_eq!(c.verb("ps", &["--format", "json"]).ok().stdout, "null\n");
+    assert_eq!(with_ps(&b, c.call("ps", &[], &[])).ok().stdout, "UID   PID CMD\n");
+}

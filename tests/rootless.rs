@@ -234,3 +234,35 @@ fn a_runtime_that_its_user_owns_runs_from_a_sealed_copy() {
     let written = std::fs::OpenOptions::new().write(true).open(&exe);
     assert!(written.is_err(), "the copy can be opened for writing");
 }
+
+/// Without a cgroup nobody but the first process is known: it gets the signal, and a warning says so.
+#[test]
+fn kill_all_without_a_cgroup_kills_the_first_process() {
+    needs!(Feature::UserNamespace);
+    newer!("1.2: kill without a cgroup");
+    let b = Bundle::rootless();
+    let c = b.running();
+    let out = c.call("kill", &["--all"], &["KILL"]).ok();
+    assert!(cgroups(b.tag()).is_empty() == out.stderr.contains("lack of cgroup"), "{out}");
+    c.wait("stopped");
+    c.call("kill", &["--all"], &["KILL"]).ok();
+}
+
+#[test]
+fn without_a_cgroup_there_is_nothing_to_update_and_little_to_tell() {
+    needs!(Feature::UserNamespace);
+    let b = Bundle::rootless();
+    let c = b.running();
+    if !cgroups(b.tag()).is_empty() {
+        say_skip("SKIP", "this caller may make cgroups");
+        return;
+    }
+    c.verb("update", &["--pids-limit", "5"]).exits(1).says("cgroup");
+    let out = c.verb("events", &["--stats"]).ok();
+    assert_eq!((&out.json()["type"], &out.json()["data"]["pids"]), (&json!("stats"), &json!({})));
+    deviates!("runc fails without a memory controller to watch");
+    let call = c.call("events", &["--interval", "1h"], &[]).spawn();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    c.stop();
+    assert_eq!(call.wait().ok().stdout, "");
+}

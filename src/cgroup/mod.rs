@@ -4,6 +4,11 @@
 //! Every path below a hierarchy is walked by descriptor without links and without leaving the file system. Processes
 //! enter the v2 cgroup by being born in it (CLONE_INTO_CGROUP): moving one later costs an RCU grace period.
 
+pub mod stats;
+pub mod update;
+pub mod usage;
+pub mod watch;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -182,11 +187,17 @@ fn refuse_inhabited(dir: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-fn make_v1(plan: &V1Plan) -> Result<OwnedFd> {
+/// A cgroup on a v1 hierarchy that is fit for processes, without limits.
+fn prepare_v1(plan: &V1Plan) -> Result<OwnedFd> {
     let dir = make_leaf(&plan.mount, &plan.path, false)?;
     if plan.controller == "cpuset" {
         fill_cpuset(&plan.mount, &plan.path)?;
     }
+    Ok(dir)
+}
+
+fn make_v1(plan: &V1Plan) -> Result<OwnedFd> {
+    let dir = prepare_v1(plan)?;
     for write in &plan.writes {
         apply(dir.as_fd(), write)?;
     }
@@ -310,7 +321,7 @@ fn children(dir: BorrowedFd<'_>) -> Result<Vec<PathBuf>> {
 pub fn freeze(traces: &Traces, freeze: bool) -> Result<()> {
     let dir = find(traces)?.ok_or_else(|| Error::new("container has no cgroup: it cannot be frozen"))?;
     write(dir.as_fd(), "cgroup.freeze", if freeze { "1" } else { "0" })?;
-    wait_event(dir.as_fd(), "frozen", freeze)
+    watch::wait_event(dir.as_fd(), "frozen", freeze)
         .map_err(|e| e.context(if freeze { "freezing the container" } else { "thawing the container" }))
 }
 
@@ -332,32 +343,7 @@ pub fn kill(traces: &Traces) -> Result<()> {
         Err(e) if e.errno() == libc::ENODEV || e.errno() == libc::ENOENT => return Ok(()),
         other => other?,
     }
-    wait_event(dir.as_fd(), "populated", false).map_err(|e| e.context("killing the container"))
-}
-
-/// Waits for a line of cgroup.events, which the kernel announces with POLLPRI.
-fn wait_event(dir: BorrowedFd<'_>, key: &str, want: bool) -> Result<()> {
-    let events = match sys::path::openat(dir, Path::new("cgroup.events"), libc::O_RDONLY, 0) {
-        Ok(events) => events,
-        Err(e) if e.errno() == libc::ENOENT => return Ok(()),
-        Err(e) => return Err(e),
-    };
-    let line = format!("{key} {}", u8::from(want));
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match read(dir, "cgroup.events") {
-            Ok(text) if text.lines().any(|l| l == line) => return Ok(()),
-            Err(e) if e.errno() == libc::ENODEV || e.errno() == libc::ENOENT => return Ok(()),
-            other => drop(other?),
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::new(format!("cgroup.events does not say {line:?} after {PATIENCE:?}"))
-                .why("a process in it hangs inside the kernel"));
-        }
-        // Reading through another descriptor does not consume the event: poll at most a little while.
-        let _ = sys::fd::poll(&[(events.as_fd(), libc::POLLPRI)], left.as_millis().min(20) as i32)?;
-    }
+    watch::wait_event(dir.as_fd(), "populated", false).map_err(|e| e.context("killing the container"))
 }
 
 /// Removes what [`make`] made: sub-cgroups bottom up, the leaf, and the parents that did not exist before.
@@ -433,7 +419,7 @@ pub fn oom_kills(traces: &Traces) -> u64 {
         // v2 has the one file, v1's memory hierarchy the other.
         let text =
             read(dir.as_fd(), "memory.events").or_else(|_| read(dir.as_fd(), "memory.oom_control")).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
+        watch::number(&text, "oom_kill")
     };
     traces.places.iter().filter_map(count).sum()
 }

@@ -90,3 +90,8 @@ pub fn print(text: &str) {
         let _ = fd::write_all(stdout, text.as_bytes());
     }
 }
+
+/// The same for a reader that is to be told more: `false` when it went away.
+pub fn print_to_reader(text: &str) -> bool {
+    fd::inherited(1).is_some_and(|stdout| fd::write_all(stdout, text.as_bytes()).is_ok())
+}

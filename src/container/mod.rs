@@ -11,12 +11,14 @@
 //! This room decides nothing (that is `plan`) and does nothing to a file system (that is `apply`).
 
 pub mod born;
+pub mod events;
 pub mod exec;
 pub mod foreground;
 pub mod record;
 pub mod status;
 pub mod sync;
 pub mod undo;
+pub mod update;
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -134,6 +136,7 @@ fn intent(plan: &Plan) -> Result<Record> {
         has_poststop: !plan.hooks.poststop.is_empty(),
         no_new_keyring: plan.options.no_new_keyring,
         annotations: plan.annotations.clone(),
+        resources: None,
     })
 }
 
@@ -357,6 +360,10 @@ fn run_poststart(container: &Container, hooks: Option<&oci_spec::runtime::Hooks>
     if hooks.poststart.is_empty() {
         return Ok(());
     }
+    // It runs: from here on another verb may change it, such as one that a hook calls.
+    if container.entry.is_locked() {
+        container.entry.unlock()?;
+    }
     let state = status::state_json(&container.record, container.record.pid, Status::Running)?;
     for error in apply::hooks::run_all(&hooks.poststart, &state) {
         crate::cli::log::warn(&error.to_string());
@@ -368,8 +375,12 @@ fn run_poststart(container: &Container, hooks: Option<&oci_spec::runtime::Hooks>
 pub fn kill(root: &Root, id: &Id, signal: i32, all: bool) -> Result<()> {
     let container = Container::load(root, id)?;
     let own_pids = container.record.namespaces & libc::CLONE_NEWPID != 0;
-    let all = all || (signal == libc::SIGKILL && !own_pids);
-    if all {
+    let implied = signal == libc::SIGKILL && !own_pids;
+    if (all || implied) && container.record.cgroup.places.is_empty() {
+        crate::cli::log::warn(
+            "failed to kill all processes, possibly due to lack of cgroup (Hint: enable cgroup v2 delegation)",
+        );
+    } else if all || implied {
         if signal == libc::SIGKILL {
             return cgroup::kill(&container.record.cgroup);
         }
@@ -381,7 +392,11 @@ pub fn kill(root: &Root, id: &Id, signal: i32, all: bool) -> Result<()> {
         }
         return Ok(());
     }
-    let Some(pidfd) = container.process()? else { return Err(Error::new("container not running")) };
+    let pidfd = match container.process()? {
+        Some(pidfd) => pidfd,
+        None if all => return Ok(()),
+        None => return Err(Error::new("container not running")),
+    };
     process::pidfd_kill(pidfd.as_fd(), signal).map_err(|e| match e.errno() {
         libc::ESRCH => Error::new("container not running"),
         _ => e,

@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/ID/            locked (flock) by whoever changes the container
 //!         record      a line of JSON for each step; the last whole line counts. The first is an intent, written before
-//!                     anything outside is touched
+//!                     anything outside is touched. An update puts one line in the place of all
 //!         config.json the config as it was at create, byte for byte
 //!         start       a FIFO that the created process holds locked; execve lets go of the lock
 //! ```
@@ -12,7 +12,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Traces;
@@ -81,6 +83,9 @@ pub struct Record {
     pub has_poststop: bool,
     pub no_new_keyring: bool,
     pub annotations: Vec<(String, String)>,
+    /// The limits since the last update; `None`: those of the config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Box<LinuxResources>>,
 }
 
 /// The directory of all containers.
@@ -221,6 +226,18 @@ impl Entry {
         Ok(got)
     }
 
+    /// The same, for at most so long.
+    pub fn lock_within(&self, time: Duration) -> Result<bool> {
+        let deadline = Instant::now() + time;
+        while !self.lock(false)? {
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(true)
+    }
+
     pub fn is_locked(&self) -> bool {
         self.locked.get()
     }
@@ -250,10 +267,14 @@ impl Entry {
 
     /// Appends the record as it is now. The state root is a tmpfs as a rule, so no fsync.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let mut line =
-            serde_json::to_vec(record).map_err(|e| Error::new(format!("writing the record: {e}")))?;
-        line.push(b'\n');
-        self.put(STATE, libc::O_APPEND, &line)
+        self.put(STATE, libc::O_APPEND, &line(record)?)
+    }
+
+    /// Puts the record in the place of all its lines, whole or not at all: updates may come by the thousand.
+    pub fn replace(&self, record: &Record) -> Result<()> {
+        const NEXT: &str = "record.next";
+        self.put(NEXT, libc::O_TRUNC, &line(record)?)?;
+        sys::path::renameat(self.dir.as_fd(), Path::new(NEXT), Path::new(STATE), 0)
     }
 
     pub fn write_config(&self, raw: &[u8]) -> Result<()> {
@@ -289,6 +310,12 @@ impl Entry {
         let name = Path::new(self.id.as_str());
         sys::path::unlinkat(self.root.as_fd(), name, libc::AT_REMOVEDIR).or_else(gone)
     }
+}
+
+fn line(record: &Record) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(record).map_err(|e| Error::new(format!("writing the record: {e}")))?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// The id of this boot.

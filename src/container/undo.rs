@@ -2,7 +2,7 @@
 //! whoever made it, so that both can be begun again after a SIGKILL at any instant.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::record::{self, Entry, Record};
 use super::status::{self, Container, Status};
@@ -128,21 +128,16 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Takes the lock. A creator that is stuck is freed of its child by `force`, and then gives up by itself.
 pub fn lock_for_delete(entry: &Entry, force: bool) -> Result<()> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    while !entry.lock(false)? {
-        if Instant::now() > deadline {
-            if !force {
-                return Err(Error::new("container is being created, started or deleted by another process"));
-            }
-            if let Some(record) = entry.record()? {
-                cgroup::kill(&record.cgroup)?;
-            }
-            entry.lock(true)?;
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(2));
+    if entry.lock_within(LOCK_PATIENCE)? {
+        return Ok(());
     }
-    Ok(())
+    if !force {
+        return Err(Error::new("container is being created, started or deleted by another process"));
+    }
+    if let Some(record) = entry.record()? {
+        cgroup::kill(&record.cgroup)?;
+    }
+    entry.lock(true).map(drop)
 }
 
 /// Removes everything that the record names; every step may find its work done already. A SIGKILL in between leaves a
@@ -177,12 +172,14 @@ fn end_process(container: &Container, pidfd: &OwnedFd) -> Result<()> {
 /// What is left of a container whose process its maker has reaped: `run` in the foreground ends with it.
 pub fn finish(container: &mut Container) -> Result<()> {
     lock_for_delete(&container.entry, true)?;
-    // Somebody else may have deleted it meanwhile.
-    if container.entry.record()?.is_none() {
-        return Ok(());
+    // Somebody else may have deleted it meanwhile, or given it more cgroups.
+    match container.entry.record()? {
+        None => Ok(()),
+        Some(record) => {
+            container.record = Record { pid: 0, ..record };
+            undo(container)
+        }
     }
-    container.record.pid = 0;
-    undo(container)
 }
 
 /// The hooks stand in the config as it was at create; that there are none, the record knows.

@@ -72,8 +72,7 @@ impl CgroupPlan {
             return Err(Error::new("/linux/resources/devices: too many rules for one device program"));
         }
         let optional = host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
-        let mut plan =
-            Self { mount, path, writes: Vec::new(), v1: Vec::new(), devices, device_program, optional };
+        let mut plan = Self { devices, device_program, optional, ..Self::bare(mount, path) };
         for limit in limits {
             plan.place(limit, host)?;
         }
@@ -95,8 +94,14 @@ impl CgroupPlan {
         }
     }
 
+    /// Without limits and without a device filter.
+    pub(super) fn bare(mount: PathBuf, path: PathBuf) -> Self {
+        let (writes, v1, devices) = (Vec::new(), Vec::new(), Vec::new());
+        Self { mount, path, writes, v1, devices, device_program: None, optional: false }
+    }
+
     /// Puts a limit where its controller is: on cgroup2 if it is there, else on a v1 hierarchy.
-    fn place(&mut self, limit: Limit, host: &Host) -> Result<()> {
+    pub(super) fn place(&mut self, limit: Limit, host: &Host) -> Result<()> {
         let on_v2 = limit.controller.is_empty() || host.cgroup2_controllers.contains(&limit.controller);
         if on_v2 {
             if let Some(write) = limit.v2 {
@@ -169,7 +174,7 @@ fn path(id: &str, linux: &Linux, host: &Host) -> Result<PathBuf> {
 }
 
 /// One limit in both dialects.
-struct Limit {
+pub(super) struct Limit {
     at: &'static str,
     /// The v2 name of the controller; empty for a file of cgroup2 itself.
     controller: String,
@@ -193,7 +198,7 @@ fn limit(
     Limit { at, controller: controller.to_owned(), v2: v2.map(write), v1: v1.map(write) }
 }
 
-fn limits(r: &LinuxResources) -> Result<Vec<Limit>> {
+pub(super) fn limits(r: &LinuxResources) -> Result<Vec<Limit>> {
     let mut all = Vec::new();
     if let Some(m) = r.memory() {
         memory(m, &mut all)?;
@@ -486,7 +491,10 @@ fn unified(r: &LinuxResources, all: &mut Vec<Limit>) -> Result<()> {
             )));
         };
         let controller = if controller == "cgroup" { "" } else { controller };
-        all.push(limit(at, controller, Some((file, value.clone())), None));
+        // The kernel takes one line at a time: io.max has one for each device.
+        for line in value.trim_end_matches('\n').split('\n') {
+            all.push(limit(at, controller, Some((file, line.to_owned())), None));
+        }
     }
     Ok(())
 }
@@ -519,6 +527,14 @@ mod tests {
         assert_eq!(swap(1 << 20, 1 << 20)[1], file("memory.swap.max", "0"));
         assert_eq!(swap(1 << 20, -1)[1], file("memory.swap.max", "max"));
         assert_eq!(swap(-1, 0), [file("memory.max", "max"), file("memory.swap.max", "max")]);
+    }
+
+    #[test]
+    fn lines_of_a_unified_file_are_written_one_by_one() {
+        let text = r#"{"unified":{"io.max":"8:0 rbps=1\n8:16 rbps=2\n","pids.max":"5"}}"#;
+        let all = limits(&serde_json::from_str(text).unwrap()).unwrap();
+        let values: Vec<String> = all.into_iter().filter_map(|l| l.v2).map(|w| w.value).collect();
+        assert_eq!(values, ["8:0 rbps=1", "8:16 rbps=2", "5"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod process;
 pub mod show;
+pub mod update;
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,7 @@ pub use self::ids::IdMaps;
 pub use self::mounts::MountPlan;
 pub use self::namespaces::Namespaces;
 pub use self::process::ProcessPlan;
+pub use self::update::UpdatePlan;
 
 /// What the command line adds to the config.
 #[derive(Debug, Clone, Default)]

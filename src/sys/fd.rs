@@ -67,6 +67,39 @@ pub fn read_to_end(fd: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>> {
     }
 }
 
+/// The file from its beginning, whatever was read of it before: a file of the kernel's that changes is asked anew, and
+/// kernfs takes its announcement (POLLPRI) back only when it is read through the descriptor that is polled.
+pub fn read_anew(fd: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; 4096.min(limit)];
+    let mut len = 0;
+    loop {
+        let rest = &mut bytes[len..];
+        // SAFETY: rest is valid for writes of its length (pread(2)).
+        let n = unsafe { libc::pread(fd.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), len as i64) };
+        match n {
+            0 => break,
+            n if n > 0 => len += n as usize,
+            _ if errno() == libc::EINTR => {}
+            _ => return Err(Error::call(format_args!("pread({}, {len})", shown(fd)), errno())),
+        }
+        if len == bytes.len() {
+            if len == limit {
+                return Err(Error::new(format!("file {} is longer than {limit} bytes", shown(fd))));
+            }
+            bytes.resize((len * 4).min(limit), 0);
+        }
+    }
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// A counter that the kernel can be told to raise (eventfd(2)); reading it never waits.
+pub fn eventfd() -> Result<OwnedFd> {
+    // SAFETY: plain call that returns a descriptor.
+    let fd = check!(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }, "eventfd(0)")?;
+    Ok(owned(i64::from(fd)))
+}
+
 /// Writes everything, repeated when interrupted or cut short.
 pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {

@@ -16,8 +16,8 @@ pub struct Kill {
     /// Name or number of the signal
     #[arg(value_name = "signal", default_value = "TERM")]
     signal: String,
-    /// Send it to every process of the container
-    #[arg(short, long)]
+    /// Send it to every process of the container; runc hides it, and engines still use it
+    #[arg(short, long, hide = true)]
     all: bool,
 }
 

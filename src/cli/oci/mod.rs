@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -12,6 +13,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -75,6 +77,7 @@ struct GlobalFlags {
 enum Verb {
     Create(create::Create),
     Delete(delete::Delete),
+    Events(events::Events),
     Exec(exec::Exec),
     Features(features::Features),
     Kill(kill::Kill),
@@ -86,6 +89,7 @@ enum Verb {
     Spec(spec::Spec),
     Start(start::Start),
     State(state::State),
+    Update(update::Update),
 }
 
 /// What a verb may know of the global flags.
@@ -312,6 +316,7 @@ impl Verb {
         match self {
             Verb::Create(_) => "create",
             Verb::Delete(_) => "delete",
+            Verb::Events(_) => "events",
             Verb::Exec(_) => "exec",
             Verb::Features(_) => "features",
             Verb::Kill(_) => "kill",
@@ -323,6 +328,7 @@ impl Verb {
             Verb::Spec(_) => "spec",
             Verb::Start(_) => "start",
             Verb::State(_) => "state",
+            Verb::Update(_) => "update",
         }
     }
 
@@ -335,6 +341,7 @@ impl Verb {
         match self {
             Verb::Create(v) => v.perform(globals),
             Verb::Delete(v) => v.perform(globals),
+            Verb::Events(v) => v.perform(globals),
             Verb::Exec(v) => v.perform(globals),
             Verb::Features(v) => v.perform(),
             Verb::Kill(v) => v.perform(globals),
@@ -346,6 +353,7 @@ impl Verb {
             Verb::Spec(v) => v.perform(),
             Verb::Start(v) => v.perform(globals),
             Verb::State(v) => v.perform(globals),
+            Verb::Update(v) => v.perform(globals),
         }
     }
 }
@@ -387,7 +395,7 @@ fn usage(error: &clap::Error) -> i32 {
 }
 
 /// Flags without a value, which Go also takes as `--flag=true`.
-const SWITCHES: [&str; 16] = [
+const SWITCHES: [&str; 17] = [
     "--debug",
     "--systemd-cgroup",
     "--no-pivot",
@@ -403,6 +411,7 @@ const SWITCHES: [&str; 16] = [
     "--quiet",
     "--rootless",
     "--print-plan",
+    "--stats",
     "--version",
 ];
 

@@ -29,6 +29,8 @@ impl Ps {
         let pids = cgroup::pids(&container.record.cgroup)?;
         match self.format.as_str() {
             "json" => {
+                // Go's list of nobody is null, and so it is for those who read it.
+                let pids = (!pids.is_empty()).then_some(pids);
                 let text =
                     serde_json::to_string(&pids).map_err(|e| Error::new(format!("writing the list: {e}")))?;
                 log::print(&(text + "\n"));
