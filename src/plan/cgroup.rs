@@ -80,8 +80,8 @@ impl CgroupPlan {
         Ok(Some(plan))
     }
 
-    /// Engines read a container's usage in the v1 hierarchies of its first process, where without cgroups of its own they
-    /// would find everybody's. Who asks for no limit there does not pay for it.
+    /// Engines read a container's usage in the v1 hierarchies of its first process, where without cgroups of its own
+    /// they would find everybody's. Who asks for no limit there does not pay for it.
     fn count(&mut self, host: &Host) {
         if self.v1.is_empty() || host.rootless {
             return;

@@ -50,7 +50,7 @@ say() { echo "engines: $*" >&2; }
 plain() {
     sed -E -e 's/\r$//' -e "s#(/[^ \`\"]*/)?$(basename "$RUNTIME")#RUNTIME#g" -e 's/\b[0-9a-f]{64}\b/ID/g' \
         -e 's/\btime="[^"]*" //' \
-        -e '/^(why|next): /{s/^.*(: (unknown|OCI [^:]*))$/\1/;t;d}' |
+        -e '/^(why|next): /{s/^.*(: (unknown|OCI [^:]*)\.?)$/\1/;t;d}' |
         # What the engine puts behind such a line is the end of the message.
         sed -E -e ':a' -e 'N' -e '$!ba' -e 's/\n: /: /g'
 }
