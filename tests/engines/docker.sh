@@ -21,7 +21,17 @@ CONF
 export DOCKER_HOST=unix:///run/docker-test/socket
 
 d() { timeout --foreground -k 5 "$PATIENCE" docker "$@"; }
-run() { d run --network none "$@"; }
+# Docker 26 loses the output of a container that ends at once, now and then and with runc too: then it is run again.
+run() {
+    local text ended
+    for _ in 1 2 3; do
+        ended=0
+        text=$(d run --network none "$@" 2>&1) || ended=$?
+        [ -z "$text" ] || break
+    done
+    printf '%s\n' "$text"
+    return $ended
+}
 lamb() {
     local name=$1; shift
     run -d --name "$name" "$@" $image sh -c 'echo out; echo err >&2; trap "exit 3" TERM; while :; do sleep 0.1; done' &&
@@ -51,11 +61,11 @@ it 'run' '^hello world'$'\n''exit 0$' run --rm $image echo hello world
 it 'run: standard input' '^through a pipe'$'\n''exit 0$' piped
 it 'run: environment, directory, user, host name' '^b /etc 7 8 sheep'$'\n''exit 0$' \
     run --rm -e A=b -w /etc -u 7:8 --hostname sheep $image sh -c 'echo $A $(pwd) $(id -u) $(id -g) $(hostname)'
-it 'run: exit code' 'exit 7$' run --rm $image sh -c 'exit 7'
+it 'run: exit code' 'exit 7$' d run --network none --rm $image sh -c 'exit 7'
 it 'run: a command that is missing is 127' 'executable file not found.*exit 127$' run --rm $image nosuch
 it 'run: a path that is missing is 127' 'no such file or directory.*exit 127$' run --rm $image /no/such
 it 'run: a file that is no program is 126' 'permission denied.*exit 126$' run --rm $image /plain
-it 'run: a directory is 126' '^exit 126$' quiet run --rm $image /etc
+it 'run: a directory is 126' '^exit 126$' quiet d run --network none --rm $image /etc
 it 'run: on a terminal' "$on_terminal" typed "run --network none -it --rm $image sh -c '$ask'"
 it 'run: a read-only root' 'Read-only file system.*exit 1$' run --rm --read-only $image touch /x
 it 'run: a tmpfs' '^tmpfs.*exit 0$' run --rm --tmpfs /t:size=1m $image sh -c 'df /t | grep -o ^tmpfs'
@@ -74,7 +84,8 @@ then
 else
     say 'run: privileged: not here, this machine lacks a capability'
 fi
-it 'run: the host'"'"'s PID namespace' 'exit 0$' run --rm --pid host $image sh -c '[ $$ != 1 ]'
+it 'run: the host'"'"'s PID namespace' '^not 1'$'\n''exit 0$' \
+    run --rm --pid host $image sh -c '[ $$ = 1 ] || echo not 1'
 it 'run: a sysctl' '^4242'$'\n''exit 0$' run --rm --sysctl kernel.msgmax=4242 $image cat /proc/sys/kernel/msgmax
 
 it 'detach' 'exit 0$' lamb aa -m 64m --cpus 1
@@ -124,7 +135,7 @@ it 'start: attached' 'exit 4$' d start -a ee
 it 'start: rm' 'exit 0$' d rm ee
 
 it 'out of memory' 'exit 137$' \
-    run --name mm -m 20m --memory-swap 20m $image sh -c 'sleep 1; exec tail -c 90m /dev/zero'
+    d run --network none --name mm -m 20m --memory-swap 20m $image sh -c 'sleep 1; exec tail -c 90m /dev/zero'
 it 'out of memory: what the engine knows' '^exited 137 true'$'\n''exit 0$' status mm
 it 'out of memory: rm' 'exit 0$' d rm mm
 it 'a limit on processes' '.*can.t fork.*exit [1-9]' run --rm --pids-limit 4 $image sh -c \

@@ -11,10 +11,6 @@ out=/run/engines
 enter() {
     local lower=$1 outside=$2 script=$3 root=/run/jug-root dir
     mount --make-rprivate /
-    if [ "${PLAIN_CGROUP2-}" ] && [ "$(stat -fc %T /sys/fs/cgroup)" != cgroup2fs ]; then
-        umount -R /sys/fs/cgroup
-        mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    fi
     mkdir -p "$outside/over"
     mount -t tmpfs -o mode=755 over "$outside/over"
     cd "$outside/over"
@@ -39,7 +35,7 @@ enter() {
     cd /
     rmdir "$root"
     exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=xterm LC_ALL=C.UTF-8 \
-        RUNTIME="$RUNTIME" GROUP="$GROUP" PATIENCE="${PATIENCE:-60}" PLACE="${PLACE-}" \
+        RUNTIME="$RUNTIME" GROUP="$GROUP" PATIENCE="${PATIENCE:-60}" \
         bash "$out/$script"
 }
 
