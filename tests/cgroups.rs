@@ -395,6 +395,19 @@ fn every_descendant_is_in_the_cgroup() {
     assert!(is_peer() || cgroups(b.tag()).contains(&cgroup_dir(c.pid(), "")), "the v2 cgroup is among them");
 }
 
+/// Engines read the usage of a container where its first process is, in each hierarchy that keeps accounts.
+#[test]
+fn a_limit_on_v1_brings_accounts_with_it() {
+    let b = with(json!({ "pids": { "limit": 100 } }));
+    let c = b.running();
+    for controller in ["memory", "cpu", "cpuacct", "pids", "blkio"] {
+        let dir = cgroup_dir(c.pid(), controller);
+        assert!(dir.to_string_lossy().contains(b.tag()), "{controller}: {}", dir.display());
+    }
+    let exec = c.exec(&["/bin/cat", "/proc/self/cgroup"]).ok().stdout;
+    assert_eq!(exec, fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).expect("read"));
+}
+
 #[test]
 fn an_empty_cgroup_that_exists_is_used_and_removed() {
     let b = Bundle::new();

@@ -246,6 +246,15 @@ fn exec_is_held_by_the_same_rules() {
 }
 
 #[test]
+fn the_hosts_ptmx_among_the_devices_is_passed_over() {
+    let b = Bundle::new();
+    let ptmx = json!({ "path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2, "fileMode": 438 });
+    b.edit(|spec| spec["linux"]["devices"] = json!([ptmx]));
+    let report = b.probe(&[]);
+    assert_eq!(report["devices"]["/dev/ptmx"]["target"], "pts/ptmx", "{}", report["devices"]);
+}
+
+#[test]
 fn an_unknown_kind_of_access_is_refused() {
     newer!("an error for an unknown letter: runc 1.1.5 hangs");
     let b = fuse(json!([{ "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwx" }]));

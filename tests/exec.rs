@@ -60,6 +60,19 @@ fn a_program_without_execute_permission_gives_255() {
     c.exec(&["/etc/data"]).exits(255).says("exec: \"/etc/data\": permission denied");
 }
 
+/// Engines hand it on as it is: `OCI runtime exec failed: exec failed: ...`.
+#[test]
+fn the_message_begins_as_runcs() {
+    let b = Bundle::new();
+    let c = b.running();
+    let out = c.exec(&["nosuch"]).exits(255).says("exec failed: unable to start container process: exec: ");
+    assert!(!out.error().contains(&format!("{} exec failed", runtime_name())), "{out}");
+    c.kill("KILL");
+    c.wait("stopped");
+    let out = c.call("kill", &[], &[]).output().fails("container not running");
+    assert!(!out.error().contains("kill failed"), "{out}");
+}
+
 #[test]
 fn a_missing_container_gives_255() {
     Bundle::new().container().exec(&["true"]).exits(255).says("container does not exist");

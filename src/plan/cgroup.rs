@@ -20,7 +20,7 @@ pub struct CgroupPlan {
     /// The container's cgroup, relative to the mount.
     pub path: PathBuf,
     pub writes: Vec<Write>,
-    /// On hybrid hosts: the v1 hierarchies whose limits are asked for.
+    /// On hybrid hosts: the v1 hierarchies whose limits are asked for; and if there is one, those that keep accounts.
     pub v1: Vec<V1Plan>,
     pub devices: Vec<Rule>,
     /// The device filter; `None` when everything is allowed or the caller may not load one.
@@ -52,6 +52,9 @@ pub struct V1Plan {
     pub writes: Vec<Write>,
 }
 
+/// v1 controllers that keep accounts.
+const COUNTING: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "blkio"];
+
 impl CgroupPlan {
     pub fn new(id: &str, linux: &Linux, host: &Host) -> Result<Option<Self>> {
         let path = path(id, linux, host)?;
@@ -78,7 +81,22 @@ impl CgroupPlan {
         for limit in limits {
             plan.place(limit, host)?;
         }
+        plan.count(host);
         Ok(Some(plan))
+    }
+
+    /// Engines read a container's usage in the v1 hierarchies of its first process, where without cgroups of its own
+    /// they would find everybody's. Who asks for no limit there does not pay for it.
+    fn count(&mut self, host: &Host) {
+        if self.v1.is_empty() || host.rootless {
+            return;
+        }
+        for (controller, mount) in host.cgroup1.iter().filter(|(name, _)| COUNTING.contains(&name.as_str())) {
+            if !self.v1.iter().any(|v1| v1.mount == *mount) {
+                let (controller, mount, path) = (controller.clone(), mount.clone(), self.path.clone());
+                self.v1.push(V1Plan { controller, mount, path, writes: Vec::new() });
+            }
+        }
     }
 
     /// Without limits and without a device filter.

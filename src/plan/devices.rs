@@ -64,6 +64,8 @@ pub fn plan(devices: &[LinuxDevice]) -> Result<Vec<Device>> {
                 gid: device.gid().unwrap_or(0),
             })
         })
+        // Podman's privileged containers ask for all that the host has. This one leads to the container's own devpts.
+        .filter(|device| !device.as_ref().is_ok_and(|device| device.path == Path::new("dev/ptmx")))
         .collect()
 }
 

@@ -254,7 +254,12 @@ pub fn main() -> ! {
     sys::process::exit_now(match perform(cli, &name) {
         Ok(code) => code,
         Err(e) => {
-            log::fatal(&format!("{name} {verb} failed: {e}"));
+            log::fatal(&match verb {
+                // As runc begins its messages, which engines hand on; the other verbs say what failed themselves.
+                "create" | "run" | "restore" => format!("{name} {verb} failed: {e}"),
+                "exec" => format!("exec failed: {e}"),
+                _ => e.to_string(),
+            });
             failure
         }
     })
