@@ -13,6 +13,7 @@
 pub mod born;
 pub mod exec;
 pub mod foreground;
+pub mod notify;
 pub mod record;
 pub mod status;
 pub mod sync;
@@ -32,6 +33,7 @@ use crate::plan::{Options, Plan};
 use crate::sys::clone::{Child, Side};
 use crate::sys::{self, fd, path, process, socket};
 
+use self::notify::Relay;
 use self::record::{Entry, Id, Phase, Record, Root, START};
 pub use self::status::{Container, Status};
 use self::sync::{Heard, Sync, Word};
@@ -43,6 +45,8 @@ pub struct Handles {
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
     pub pidfd_socket: Option<PathBuf>,
+    /// The service manager's socket (sd_notify(3)), which hears of the container's readiness.
+    pub notify_socket: Option<PathBuf>,
 }
 
 /// A container whose first process is ready, and what its maker still holds.
@@ -51,6 +55,8 @@ pub struct Made {
     pub child: Child,
     /// The master of the terminal, when nobody else was given it.
     pub console: Option<OwnedFd>,
+    /// What carries the program's readiness to the service manager, when it was started here.
+    pub relay: Option<Relay>,
 }
 
 /// Makes a container and leaves its process waiting for [`start`].
@@ -87,6 +93,10 @@ fn make(
     if cgroup.is_none() {
         undo.record.cgroup = cgroup::Traces::default();
     }
+    let relay = match &handles.notify_socket {
+        Some(host) => notify::prepare(&entry, host, start)?,
+        None => None,
+    };
     let mut open = Opened::new(&plan, &entry, start)?;
     let born = match bear(&plan, &mut open, cgroup.as_ref(), &mut undo, handles, true) {
         // The kernel kills a newborn at once where cgroup.kill was ever written to the caller's own cgroup or to an
@@ -112,7 +122,7 @@ fn make(
     }
     let record = undo.keep();
     entry.unlock()?;
-    Ok(Made { container: Container { entry, record }, child, console })
+    Ok(Made { container: Container { entry, record }, child, console, relay })
 }
 
 /// What will be touched, before it is touched.
@@ -319,8 +329,9 @@ fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
     path::renameat(dir.as_fd(), &new, Path::new(name), 0)
 }
 
-/// Lets a created container's process become its program.
-pub fn start(root: &Root, id: &Id) -> Result<()> {
+/// Lets a created container's process become its program. With a service manager's socket, returns when the program is
+/// ready, or has ended.
+pub fn start(root: &Root, id: &Id, notify_socket: Option<&Path>) -> Result<()> {
     let container = Container::load(root, id)?;
     container.entry.lock(true)?;
     match container.status()? {
@@ -330,6 +341,10 @@ pub fn start(root: &Root, id: &Id) -> Result<()> {
         Status::Paused => return Err(Error::new("cannot start a paused container").next("resume it first")),
         Status::Running => return Err(Error::new("cannot start an already running container")),
     }
+    let relay = match notify_socket {
+        Some(host) => Some((Relay::bind(&container.entry, host)?, container.process()?)),
+        None => None,
+    };
     let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let fifo = path::openat(container.entry.dir(), Path::new(START), flags, 0)?;
     fd::write_all(fifo.as_fd(), b"S")?;
@@ -344,7 +359,14 @@ pub fn start(root: &Root, id: &Id) -> Result<()> {
     }
     let bundle_raw = container.entry.config()?;
     let (spec, _) = crate::bundle::parse::<oci_spec::runtime::Spec>(&bundle_raw)?;
-    run_poststart(&container, spec.hooks().as_ref())
+    run_poststart(&container, spec.hooks().as_ref())?;
+    match relay {
+        Some((relay, Some(process))) => {
+            container.entry.unlock()?;
+            relay.wait(process.as_fd(), container.record.pid)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn poststart(container: &Container, bundle: &Bundle) -> Result<()> {

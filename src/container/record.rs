@@ -5,6 +5,7 @@
 //!         record      a line of JSON for each step; the last whole line counts. The first is an intent, written before
 //!                     anything outside is touched
 //!         config.json the config as it was at create, byte for byte
+//!         notify/     the directory that the container sees as /run/notify, where its maker had a NOTIFY_SOCKET
 //!         start       a FIFO that the created process holds locked; execve lets go of the lock
 //! ```
 //! Status is never stored: the kernel is asked. Whoever is killed at any instant leaves a record from which `delete -f`
@@ -283,12 +284,27 @@ impl Entry {
         let gone = |e: Error| if e.errno() == libc::ENOENT { Ok(()) } else { Err(e) };
         // The record goes last: whatever is killed before finds it again.
         for name in sys::path::list(self.dir.as_fd())?.iter().filter(|name| *name != STATE) {
-            sys::path::unlinkat(self.dir.as_fd(), Path::new(name), 0).or_else(gone)?;
+            remove(self.dir.as_fd(), Path::new(name), 4).or_else(gone)?;
         }
         sys::path::unlinkat(self.dir.as_fd(), Path::new(STATE), 0).or_else(gone)?;
         let name = Path::new(self.id.as_str());
         sys::path::unlinkat(self.root.as_fd(), name, libc::AT_REMOVEDIR).or_else(gone)
     }
+}
+
+/// Removes a file, or a directory with what is in it. Ours are flat; `depth` bounds what a container with power over
+/// the host could have put there.
+fn remove(dir: BorrowedFd<'_>, name: &Path, depth: u32) -> Result<()> {
+    match sys::path::unlinkat(dir, name, 0) {
+        Err(e) if e.errno() == libc::EISDIR && depth > 0 => {}
+        other => return other,
+    }
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let inner = sys::path::openat(dir, name, flags, 0)?;
+    for name in sys::path::list(inner.as_fd())? {
+        remove(inner.as_fd(), Path::new(&name), depth - 1)?;
+    }
+    sys::path::unlinkat(dir, name, libc::AT_REMOVEDIR)
 }
 
 /// The id of this boot.

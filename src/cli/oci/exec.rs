@@ -88,6 +88,7 @@ impl Exec {
             pid_file: self.pid_file.clone(),
             console_socket: self.console_socket.clone(),
             pidfd_socket: self.pidfd_socket.clone(),
+            notify_socket: None,
         };
         let cgroup = self.sub_cgroup()?;
         let options = ExecOptions { preserve_fds, ignore_paused: self.ignore_paused, cgroup };
@@ -102,7 +103,7 @@ impl Exec {
             })?;
         match foreground {
             None => Ok(0),
-            Some(foreground) => Ok(foreground.wait(&child, console.as_ref())?.code()),
+            Some(foreground) => Ok(foreground.wait(&child, console.as_ref(), None)?.code()),
         }
     }
 

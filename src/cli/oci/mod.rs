@@ -166,6 +166,7 @@ impl CreateFlags {
             pid_file: self.pid_file.clone(),
             console_socket: self.console_socket.clone(),
             pidfd_socket: self.pidfd_socket.clone(),
+            notify_socket: notify_socket(),
         }
     }
 
@@ -180,6 +181,9 @@ impl CreateFlags {
             && let Some(process) = bundle.spec.process_mut()
         {
             add_env(process, &[format!("LISTEN_FDS={listen}"), "LISTEN_PID=1".to_owned()]);
+        }
+        if notify_socket().is_some() {
+            container::notify::extend(&mut bundle.spec, &globals.root, &self.id);
         }
         bundle.warnings.iter().for_each(|w| log::warn(w));
         bundle.warnings.clear();
@@ -206,6 +210,11 @@ fn listen_fds() -> u32 {
         // Meant for another process.
         _ => 0,
     }
+}
+
+/// Where a service manager listens for readiness (sd_notify(3)).
+fn notify_socket() -> Option<PathBuf> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).map(PathBuf::from)
 }
 
 fn add_env(process: &mut oci_spec::runtime::Process, entries: &[String]) {
