@@ -11,10 +11,12 @@
 //! This room decides nothing (that is `plan`) and does nothing to a file system (that is `apply`).
 
 pub mod born;
+pub mod checkpoint;
 pub mod exec;
 pub mod foreground;
 pub mod notify;
 pub mod record;
+pub mod restore;
 pub mod status;
 pub mod sync;
 pub mod undo;

@@ -17,7 +17,7 @@ use crate::sys::{fd, path, socket};
 const DIRECTORY: &str = "notify";
 const NAME: &str = "notify.sock";
 /// Where the program finds it.
-const INSIDE: &str = "/run/notify";
+pub const INSIDE: &str = "/run/notify";
 /// The longest message, as runc reads it.
 const LIMIT: usize = 4096;
 /// How long the service manager may take to read the messages.
@@ -50,6 +50,11 @@ pub fn prepare(entry: &Entry, host: &Path, start: bool) -> Result<Option<Relay>>
     // Whoever the program runs as may pass; the umask of the caller has no say.
     path::fchmod(directory(entry)?.as_fd(), 0o755)?;
     if start { Relay::bind(entry, host).map(Some) } else { Ok(None) }
+}
+
+/// Whether the container was given a socket.
+pub fn is_prepared(entry: &Entry) -> bool {
+    directory(entry).is_ok()
 }
 
 fn directory(entry: &Entry) -> Result<OwnedFd> {

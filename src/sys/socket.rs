@@ -64,6 +64,12 @@ pub fn bind_datagram(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// No more is said on this socket (shutdown(2)): the other end reads an end of file.
+pub fn shut_down_writing(sock: BorrowedFd<'_>) -> Result<()> {
+    nix::sys::socket::shutdown(sock.as_raw_fd(), nix::sys::socket::Shutdown::Write)
+        .map_err(|e| Error::call(format_args!("shutdown({}, SHUT_WR)", shown(sock)), e as i32))
+}
+
 /// One datagram of at most `limit` bytes, `None` when none waits. The kernel closes descriptors that came with it, as
 /// there is no room given for them.
 pub fn receive_datagram(sock: BorrowedFd<'_>, limit: usize) -> Result<Option<Vec<u8>>> {

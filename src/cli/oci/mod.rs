@@ -1,5 +1,6 @@
 //! `jug-oci`: runc's command line. One file per verb: its flags, then one call into the library.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -8,6 +9,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -73,6 +75,7 @@ struct GlobalFlags {
     reason = "there is one value, made once: boxes would only be allocations"
 )]
 enum Verb {
+    Checkpoint(checkpoint::Checkpoint),
     Create(create::Create),
     Delete(delete::Delete),
     Exec(exec::Exec),
@@ -81,6 +84,7 @@ enum Verb {
     List(list::List),
     Pause(pause::Pause),
     Ps(ps::Ps),
+    Restore(restore::Restore),
     Resume(pause::Resume),
     Run(run::Run),
     Spec(spec::Spec),
@@ -314,6 +318,7 @@ fn perform(cli: Cli, name: &str) -> Result<i32> {
 impl Verb {
     fn name(&self) -> &'static str {
         match self {
+            Verb::Checkpoint(_) => "checkpoint",
             Verb::Create(_) => "create",
             Verb::Delete(_) => "delete",
             Verb::Exec(_) => "exec",
@@ -322,6 +327,7 @@ impl Verb {
             Verb::List(_) => "list",
             Verb::Pause(_) => "pause",
             Verb::Ps(_) => "ps",
+            Verb::Restore(_) => "restore",
             Verb::Resume(_) => "resume",
             Verb::Run(_) => "run",
             Verb::Spec(_) => "spec",
@@ -337,6 +343,7 @@ impl Verb {
 
     fn perform(self, globals: &Globals) -> Result<i32> {
         match self {
+            Verb::Checkpoint(v) => v.perform(globals),
             Verb::Create(v) => v.perform(globals),
             Verb::Delete(v) => v.perform(globals),
             Verb::Exec(v) => v.perform(globals),
@@ -345,6 +352,7 @@ impl Verb {
             Verb::List(v) => v.perform(globals),
             Verb::Pause(v) => v.perform(globals),
             Verb::Ps(v) => v.perform(globals),
+            Verb::Restore(v) => v.perform(globals),
             Verb::Resume(v) => v.perform(globals),
             Verb::Run(v) => v.perform(globals),
             Verb::Spec(v) => v.perform(),
@@ -391,7 +399,17 @@ fn usage(error: &clap::Error) -> i32 {
 }
 
 /// Flags without a value, which Go also takes as `--flag=true`.
-const SWITCHES: [&str; 16] = [
+const SWITCHES: [&str; 26] = [
+    "--auto-dedup",
+    "--ext-unix-sk",
+    "--file-locks",
+    "--lazy-pages",
+    "--leave-running",
+    "--link-remap",
+    "--pre-dump",
+    "--shell-job",
+    "--tcp-established",
+    "--tcp-skip-in-flight",
     "--debug",
     "--systemd-cgroup",
     "--no-pivot",
