@@ -25,6 +25,7 @@ use crate::host::Host;
 use crate::plan::namespaces::Kind;
 use crate::plan::{Plan, mounts};
 use crate::sys::clone::{Child, unshare};
+use crate::sys::mount::SetAttr;
 use crate::sys::{cwd, fd, mount, path, process};
 
 const LOG: &str = "restore.log";
@@ -111,6 +112,9 @@ impl Restored {
 
 /// The namespaces are there and nothing runs in them yet: the moment of the hooks that give a container its network.
 fn setup(plan: &Plan, undo: &mut Undo<'_>, pid: i32) -> Result<()> {
+    if plan.namespaces.makes(Kind::Network) {
+        apply::namespaces::loopback_up_in(pid)?;
+    }
     if plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty() {
         return Ok(());
     }
@@ -240,5 +244,10 @@ fn own_mounts(plan: &Plan) -> Result<()> {
     unshare(libc::CLONE_NEWNS)?;
     mount::set_propagation(Path::new("/"), libc::MS_PRIVATE | libc::MS_REC)?;
     let tree = mount::open_tree(cwd(), &plan.root.path, true, false)?;
+    if plan.root.readonly {
+        // criu brings back the attributes of every mount but the root's.
+        let change = SetAttr { set: mount::MOUNT_ATTR_RDONLY, ..SetAttr::default() };
+        mount::set_attributes(tree.as_fd(), change, false)?;
+    }
     mount::attach_at(tree.as_fd(), &plan.root.path)
 }

@@ -263,7 +263,7 @@ pub fn main() -> i32 {
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(e) => return usage(&e),
+        Err(e) => return needs_criu(&e, verb.as_deref()).unwrap_or_else(|| usage(&e)),
     };
     let verb = cli.verb.name();
     let failure = cli.verb.failure_code();
@@ -369,6 +369,15 @@ fn version(name: &str) -> String {
         env!("CARGO_PKG_VERSION"),
         env!("JUG_COMMIT")
     )
+}
+
+/// Callers ask for the help of checkpoint to learn whether it works here (podman does): without criu it does not.
+fn needs_criu(error: &clap::Error, verb: Option<&str>) -> Option<i32> {
+    let asks =
+        error.kind() == clap::error::ErrorKind::DisplayHelp && matches!(verb, Some("checkpoint" | "restore"));
+    let missing = asks.then(|| crate::criu::find().err()).flatten()?;
+    log::fatal(&missing.to_string());
+    Some(1)
 }
 
 /// Help goes to stdout with 0. A wrong flag is 1 and an unknown verb 3, as with Go's urfave/cli.
