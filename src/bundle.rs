@@ -58,8 +58,31 @@ pub fn load_process(path: &Path) -> Result<(Process, Vec<String>)> {
     parse::<Process>(&raw).map_err(|e| e.context(path.display()))
 }
 
+/// What a config or a part of it is read as.
+pub trait Config: DeserializeOwned {
+    /// Nothing stands in it that [`normalise_resources`] would have to put right.
+    fn is_in_order(&self) -> bool {
+        true
+    }
+}
+
+impl Config for Process {}
+
+impl Config for Spec {
+    fn is_in_order(&self) -> bool {
+        let resources = self.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        resources.and_then(|r| r.pids().as_ref()).is_none_or(|pids| pids.limit() != 0)
+    }
+}
+
 /// Parses a `Spec` or a `Process`; returns the warnings beside it.
-pub fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<(T, Vec<String>)> {
+///
+/// Nearly every config is as it should be, and read at once. One that is not is read again, slowly, by way of a tree of
+/// values: that can be put right, and knows where a fault is.
+pub fn parse<T: Config>(raw: &[u8]) -> Result<(T, Vec<String>)> {
+    if let Some(typed) = at_once(raw) {
+        return Ok((typed, Vec::new()));
+    }
     let mut value = strict_json(raw)?;
     let mut warnings = Vec::new();
     if let Some(process) = value.get_mut("process") {
@@ -72,6 +95,68 @@ pub fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<(T, Vec<String>)> {
         Ok(typed) => Ok((typed, warnings)),
         Err(e) => Err(Error::new(format!("{}: {}", pointer(e.path()), e.inner()))
             .next("compare it with the runtime specification, config.md and config-linux.md")),
+    }
+}
+
+fn at_once<T: Config>(raw: &[u8]) -> Option<T> {
+    let text = std::str::from_utf8(raw).ok()?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    Keys(&mut Vec::new()).deserialize(&mut reader).ok()?;
+    serde_json::from_str(text).ok().filter(T::is_in_order)
+}
+
+/// Looks for keys that stand twice in one object, and keeps nothing. The list holds the keys of the objects around.
+struct Keys<'a, 'de>(&'a mut Vec<&'de str>);
+
+impl<'de> DeserializeSeed<'de> for Keys<'_, 'de> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> std::result::Result<(), D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Keys<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<(), A::Error> {
+        while seq.next_element_seed(Keys(self.0))?.is_some() {}
+        Ok(())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<(), A::Error> {
+        let outer = self.0.len();
+        // A key with escapes cannot be borrowed and is an error here: the slow way reads it.
+        while let Some(key) = entries.next_key::<&'de str>()? {
+            self.0.push(key);
+            entries.next_value_seed(Keys(self.0))?;
+        }
+        let own = &mut self.0[outer..];
+        own.sort_unstable();
+        if own.windows(2).any(|two| two[0] == two[1]) {
+            return Err(A::Error::custom("duplicate key"));
+        }
+        self.0.truncate(outer);
+        Ok(())
     }
 }
 

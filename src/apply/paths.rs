@@ -12,8 +12,8 @@ use crate::sys::path;
 
 /// Covers what is to be seen by nobody: files with the host's /dev/null, directories with one shared empty tmpfs.
 pub fn mask(plan: &Plan, trees: &mut Trees, root: &RootDir) -> Result<()> {
-    let mut empty = Cover(None);
-    let mut null = Cover(trees.null.take());
+    let mut empty = Cover { tree: None, attached: false };
+    let mut null = Cover { tree: trees.null.take(), attached: false };
     for masked in &plan.masked {
         let Some(target) = root.open_existing(masked)? else { continue };
         let is_dir = path::stat(target.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
@@ -24,21 +24,22 @@ pub fn mask(plan: &Plan, trees: &mut Trees, root: &RootDir) -> Result<()> {
 }
 
 /// A mount of which every further place gets a copy.
-struct Cover(Option<OwnedFd>);
+struct Cover {
+    tree: Option<OwnedFd>,
+    /// open_tree(2) copies what is attached; what is still detached is attached as it is.
+    attached: bool,
+}
 
 impl Cover {
     fn put(&mut self, target: &OwnedFd, make: fn() -> Result<OwnedFd>) -> Result<()> {
-        let used = std::mem::take(&mut self.0);
-        let tree = match used {
-            // Detached: not used yet. open_tree(2) of an attached one is a copy; of a detached one it is refused.
-            Some(tree) => match mount::open_tree(tree.as_fd(), Path::new(""), false, false) {
-                Ok(copy) => copy,
-                Err(_) => tree,
-            },
+        let tree = match self.tree.take() {
+            Some(tree) if self.attached => mount::open_tree(tree.as_fd(), Path::new(""), false, false)?,
+            Some(tree) => tree,
             None => make()?,
         };
         mount::attach(tree.as_fd(), target.as_fd())?;
-        self.0 = Some(tree);
+        self.tree = Some(tree);
+        self.attached = true;
         Ok(())
     }
 }

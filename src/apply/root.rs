@@ -24,8 +24,7 @@ impl RootDir {
 
     /// Opens what is there, symbolic links resolved inside the root.
     pub fn open(&self, path: &Path, flags: i32) -> Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        path::openat2(self.fd(), path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        path::openat2(self.fd(), or_itself(path), flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     }
 
     /// Opens what may be absent, or not for this user to see: then `None`.
@@ -35,6 +34,16 @@ impl RootDir {
             Ok(fd) => Ok(Some(fd)),
             Err(libc::ENOENT | libc::ENOTDIR | libc::EACCES) => Ok(None),
             Err(e) => Err(Error::call(format_args!("openat2(root, {path:?}, O_PATH)"), e)),
+        }
+    }
+
+    /// Opens what is there, or nothing.
+    fn open_if_there(&self, path: &Path, flags: i32) -> Result<Option<OwnedFd>> {
+        let resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+        match path::openat2_errno(self.fd(), or_itself(path), flags, 0, resolve)? {
+            Ok(fd) => Ok(Some(fd)),
+            Err(libc::ENOENT) => Ok(None),
+            Err(e) => Err(Error::call(format_args!("openat2(root, {path:?}, {flags:#x})"), e)),
         }
     }
 
@@ -50,32 +59,31 @@ impl RootDir {
     }
 
     fn make_dir_counted(&self, path: &Path, links: usize) -> Result<OwnedFd> {
-        match self.open(path, libc::O_PATH | libc::O_DIRECTORY) {
-            Err(e) if e.errno() == libc::ENOENT => {}
-            other => return other,
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        if let Some(there) = self.open_if_there(path, flags)? {
+            return Ok(there);
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return self.open(path, libc::O_PATH | libc::O_DIRECTORY);
+            return self.open(path, flags);
         };
         let above = self.make_dir_counted(parent, links)?;
         match path::mkdirat(above.as_fd(), Path::new(name), 0o755) {
             Err(e) if e.errno() == libc::EEXIST => {}
             other => other?,
         }
-        match self.open(path, libc::O_PATH | libc::O_DIRECTORY) {
+        match self.open_if_there(path, flags)? {
+            Some(dir) => Ok(dir),
             // A link that leads nowhere yet: make what it points to, still inside.
-            Err(e) if e.errno() == libc::ENOENT => {
+            None => {
                 self.make_dir_counted(&self.follow(above.as_fd(), parent, Path::new(name), links)?, links + 1)
             }
-            other => other,
         }
     }
 
     /// Opens a file to mount onto, making an empty one and its directories where nothing is.
     pub fn make_file(&self, path: &Path) -> Result<OwnedFd> {
-        match self.open(path, libc::O_PATH) {
-            Err(e) if e.errno() == libc::ENOENT => {}
-            other => return other,
+        if let Some(there) = self.open_if_there(path, libc::O_PATH)? {
+            return Ok(there);
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return self.open(path, libc::O_PATH);
@@ -102,4 +110,9 @@ impl RootDir {
         let target = path::readlinkat(above, name)?;
         Ok(crate::plan::lexical(&if target.is_absolute() { target } else { parent.join(target) }))
     }
+}
+
+/// The empty path means the directory that is held.
+fn or_itself(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }

@@ -49,20 +49,34 @@ pub fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
 
 /// The whole of a file of at most `limit` bytes; a longer one is an error, so that nothing untrusted fills the memory.
 pub fn read_to_end(fd: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; 4096.min(limit + 1)];
-    let mut len = 0;
+    let mut bytes = Vec::with_capacity(4096.min(limit + 1));
     loop {
-        let n = read(fd, &mut bytes[len..])?;
-        len += n;
-        if len > limit {
+        let n = read_more(fd, &mut bytes)?;
+        if bytes.len() > limit {
             return Err(Error::new(format!("file {} is longer than {limit} bytes", shown(fd))));
         }
         if n == 0 {
-            bytes.truncate(len);
             return Ok(bytes);
         }
-        if len == bytes.len() {
-            bytes.resize((bytes.len() * 4).min(limit + 1), 0);
+        if bytes.len() == bytes.capacity() {
+            bytes.reserve_exact((bytes.len() * 3).min(limit + 1 - bytes.len()));
+        }
+    }
+}
+
+/// One read(2) into what `bytes` has room for, behind what it holds: nobody has to write zeros there first.
+fn read_more(fd: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> Result<usize> {
+    let room = bytes.spare_capacity_mut();
+    loop {
+        // SAFETY: room is valid for writes of its length.
+        let n = unsafe { libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) };
+        if n >= 0 {
+            // SAFETY: the kernel has written n bytes behind the first len().
+            unsafe { bytes.set_len(bytes.len() + n as usize) };
+            return Ok(n as usize);
+        }
+        if errno() != libc::EINTR {
+            return Err(Error::call(format_args!("read({}, {} bytes)", shown(fd), room.len()), errno()));
         }
     }
 }

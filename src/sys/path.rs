@@ -298,14 +298,16 @@ pub fn list(dir: BorrowedFd<'_>) -> Result<Vec<std::ffi::OsString>> {
     use std::os::unix::ffi::OsStrExt;
     let dir = openat(dir, Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     let mut names = Vec::new();
-    let mut buf = vec![0u8; 32 * 1024];
+    let mut buf = Vec::<u8>::with_capacity(32 * 1024);
     loop {
         let n = check!(
-            // SAFETY: buf is valid for writes of its length.
-            unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buf.as_mut_ptr(), buf.len()) },
+            // SAFETY: buf is valid for writes of its capacity.
+            unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buf.as_mut_ptr(), buf.capacity()) },
             "getdents64({})",
             dir.as_raw_fd()
         )? as usize;
+        // SAFETY: the kernel has written n bytes.
+        unsafe { buf.set_len(n) };
         if n == 0 {
             return Ok(names);
         }

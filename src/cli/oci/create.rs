@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::quick::Words;
 use super::{CreateFlags, Globals};
 use crate::container::{self, record::Id};
 use crate::error::{Error, Result};
@@ -15,6 +16,12 @@ pub struct Create {
 }
 
 impl Create {
+    pub fn quick(words: &mut Words<'_>) -> Option<Self> {
+        let mut flags = CreateFlags::none();
+        flags.id = words.id(|words, name| flags.quick(words, name))?;
+        Some(Self { flags })
+    }
+
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.flags.id)?;
         if self.flags.print_plan {

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Globals;
+use super::quick::Words;
 use crate::container::{self, record::Id};
 use crate::error::Result;
 
@@ -18,6 +19,15 @@ pub struct Delete {
 }
 
 impl Delete {
+    pub fn quick(words: &mut Words<'_>) -> Option<Self> {
+        let mut force = false;
+        let id = words.id(|words, name| {
+            force = (name == "f" || name == "force").then(|| words.switch())??;
+            Some(())
+        })?;
+        Some(Self { id, force })
+    }
+
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.id)?;
         container::delete(globals.root().ok().as_ref(), &id, self.force)?;

@@ -7,6 +7,7 @@ use clap::Args;
 use oci_spec::runtime::{Process, User};
 
 use super::create::console_rules;
+use super::quick::{Word, Words};
 use super::{Globals, add_env, listen_fds};
 use crate::cli::log;
 use crate::container::exec::{ExecOptions, exec};
@@ -78,6 +79,62 @@ pub struct Exec {
 }
 
 impl Exec {
+    pub fn quick(words: &mut Words<'_>) -> Option<Self> {
+        let mut exec = Self {
+            console_socket: None,
+            pidfd_socket: None,
+            cwd: None,
+            env: Vec::new(),
+            tty: false,
+            user: None,
+            additional_gids: Vec::new(),
+            process: None,
+            detach: false,
+            pid_file: None,
+            process_label: None,
+            apparmor: None,
+            no_new_privs: false,
+            cap: Vec::new(),
+            preserve_fds: 0,
+            cgroup: Vec::new(),
+            ignore_paused: false,
+            id: String::new(),
+            command: Vec::new(),
+        };
+        loop {
+            let name = match words.next()? {
+                Word::Flag(name) => name,
+                Word::Plain(id) => {
+                    exec.id = id.to_owned();
+                    break;
+                }
+                Word::End => return None,
+            };
+            match name {
+                "console-socket" => exec.console_socket = Some(words.path()?),
+                "pidfd-socket" => exec.pidfd_socket = Some(words.path()?),
+                "cwd" => exec.cwd = Some(words.text()?),
+                "e" | "env" => exec.env.push(words.text()?),
+                "t" | "tty" => exec.tty = words.switch()?,
+                "u" | "user" => exec.user = Some(words.text()?),
+                "g" | "additional-gids" => exec.additional_gids.push(words.text()?),
+                "p" | "process" => exec.process = Some(words.path()?),
+                "d" | "detach" => exec.detach = words.switch()?,
+                "pid-file" => exec.pid_file = Some(words.path()?),
+                "process-label" => exec.process_label = Some(words.text()?),
+                "apparmor" => exec.apparmor = Some(words.text()?),
+                "no-new-privs" => exec.no_new_privs = words.switch()?,
+                "c" | "cap" => exec.cap.push(words.text()?),
+                "preserve-fds" => exec.preserve_fds = words.value()?.parse().ok()?,
+                "cgroup" => exec.cgroup.push(words.text()?),
+                "ignore-paused" => exec.ignore_paused = words.switch()?,
+                _ => return None,
+            }
+        }
+        exec.command = words.remaining()?;
+        Some(exec)
+    }
+
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.id)?;
         let root = globals.root()?;

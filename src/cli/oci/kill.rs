@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Globals;
+use super::quick::{Word, Words};
 use crate::container::{self, record::Id};
 use crate::error::{Error, Result};
 use crate::sys::signal;
@@ -22,6 +23,20 @@ pub struct Kill {
 }
 
 impl Kill {
+    pub fn quick(words: &mut Words<'_>) -> Option<Self> {
+        let (mut id, mut signal, mut all) = (None, None, false);
+        loop {
+            match words.next()? {
+                Word::Plain(word) if id.is_none() => id = Some(word.to_owned()),
+                Word::Plain(word) if signal.is_none() => signal = Some(word.to_owned()),
+                Word::Flag("a" | "all") => all = words.switch()?,
+                Word::End => break,
+                _ => return None,
+            }
+        }
+        Some(Self { id: id?, signal: signal.unwrap_or_else(|| "TERM".to_owned()), all })
+    }
+
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.id)?;
         let root = globals.root()?;

@@ -9,6 +9,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod quick;
 mod restore;
 mod run;
 mod spec;
@@ -241,39 +242,45 @@ fn default_root(name: &str) -> (PathBuf, bool) {
     }
 }
 
-/// The whole program: returns its exit code.
-pub fn main() -> i32 {
+/// The whole program. It leaves at once when it is done: to give back what the kernel takes anyway would cost a start.
+pub fn main() -> ! {
     sys::signal::ignore_pipe();
     // Nothing that the caller left open reaches a hook or a program unasked: what is to be kept is told at the end.
     if let Err(e) = sys::fd::ensure_stdio().and_then(|()| sys::fd::cloexec_from(3)) {
         log::fatal(&e.to_string());
-        return 1;
+        sys::process::exit_now(1);
     }
     let name = own_name();
-    let (args, verb) = go_arguments(std::env::args_os().collect());
-    let before_verb = |a: &&OsString| verb.as_deref().is_none_or(|verb| *a != verb);
-    if args.iter().skip(1).take_while(before_verb).any(|a| a == "--version" || a == "-v") {
-        log::print(&version(&name));
-        return 0;
-    }
-    let parsed = command(verb.as_deref())
-        .name(name.clone())
-        .bin_name(name.clone())
-        .try_get_matches_from(args)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let cli = quick::parse(&args).unwrap_or_else(|| match by_clap(args, &name) {
         Ok(cli) => cli,
-        Err(e) => return needs_criu(&e, verb.as_deref()).unwrap_or_else(|| usage(&e)),
-    };
+        Err(code) => sys::process::exit_now(code),
+    });
     let verb = cli.verb.name();
     let failure = cli.verb.failure_code();
-    match perform(cli, &name) {
+    sys::process::exit_now(match perform(cli, &name) {
         Ok(code) => code,
         Err(e) => {
             log::fatal(&format!("{name} {verb} failed: {e}"));
             failure
         }
+    })
+}
+
+/// Any command line; what is said instead of doing something has an exit code.
+fn by_clap(args: Vec<OsString>, name: &str) -> std::result::Result<Cli, i32> {
+    let (args, verb) = go_arguments(args);
+    let before_verb = |a: &&OsString| verb.as_deref().is_none_or(|verb| *a != verb);
+    if args.iter().skip(1).take_while(before_verb).any(|a| a == "--version" || a == "-v") {
+        log::print(&version(name));
+        return Err(0);
     }
+    command(verb.as_deref())
+        .name(name.to_owned())
+        .bin_name(name.to_owned())
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|e| needs_criu(&e, verb.as_deref()).unwrap_or_else(|| usage(&e)))
 }
 
 /// The definition for one command line. Building all verbs is a good part of a start: a known verb is built alone.

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use clap::Args;
 
 use super::create::check_console;
+use super::quick::Words;
 use super::{CreateFlags, Globals};
 use crate::cli::log;
 use crate::container::foreground::Foreground;
@@ -29,6 +30,20 @@ pub struct Run {
 }
 
 impl Run {
+    pub fn quick(words: &mut Words<'_>) -> Option<Self> {
+        let mut run = Self { flags: CreateFlags::none(), detach: false, keep: false, no_subreaper: false };
+        run.flags.id = words.id(|words, name| {
+            match name {
+                "d" | "detach" => run.detach = words.switch()?,
+                "keep" => run.keep = words.switch()?,
+                "no-subreaper" => run.no_subreaper = words.switch()?,
+                _ => run.flags.quick(words, name)?,
+            }
+            Some(())
+        })?;
+        Some(run)
+    }
+
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.flags.id)?;
         if self.flags.print_plan {

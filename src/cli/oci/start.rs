@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Globals;
+use super::quick::Words;
 use crate::container::{self, record::Id};
 use crate::error::Result;
 
@@ -15,6 +16,10 @@ pub struct Start {
 }
 
 impl Start {
+    pub fn quick(words: &mut Words<'_>) -> Option<Self> {
+        Some(Self { id: words.id(|_, _| None)? })
+    }
+
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.id)?;
         container::start(&globals.root()?, &id, super::notify_socket().as_deref())?;

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Globals;
+use super::quick::Words;
 use crate::cli::log;
 use crate::container::{Container, record::Id};
 use crate::error::{Error, Result};
@@ -16,6 +17,10 @@ pub struct State {
 }
 
 impl State {
+    pub fn quick(words: &mut Words<'_>) -> Option<Self> {
+        Some(Self { id: words.id(|_, _| None)? })
+    }
+
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.id)?;
         let container = Container::load(&globals.root()?, &id)?;
