@@ -435,6 +435,17 @@ fn faults_of_the_command_line_are_named() {
 }
 
 #[test]
+fn images_that_are_not_there() {
+    deviates!("runc makes the directory, and says then that it is empty");
+    let b = counting();
+    let missing = b.path("missing");
+    let call = b.verb("restore", &["--detach", "--image-path", &missing]);
+    with_criu(call).output().fails("no such file or directory").says("image-path");
+    assert!(!fs::exists(&missing).expect("stat"));
+    b.container().verb("state", &[]).fails("does not exist");
+}
+
+#[test]
 fn the_id_of_a_restored_container_must_be_free() {
     needs!(Feature::Criu);
     let b = counting();

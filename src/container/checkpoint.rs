@@ -204,8 +204,8 @@ fn stdio(pid: i32) -> Result<Vec<String>> {
     Ok(["0", "1", "2"].map(|n| link(n).to_string_lossy().into_owned()).to_vec())
 }
 
-/// Descriptors that are the host's null device, as a caller that detaches gives it for stdio: criu cannot find its mount
-/// inside. Named as criu names files that the restorer brings: `file[MOUNT:INODE]`, in hexadecimal.
+/// Descriptors that are the host's null device, as a caller that detaches gives it for stdio: criu cannot find its
+/// mount inside. Named as criu names files that the restorer brings: `file[MOUNT:INODE]`, in hexadecimal.
 fn host_nulls(container: &Container) -> Result<Vec<String>> {
     let mut keys = Vec::new();
     for pid in cgroup::pids(&container.record.cgroup)? {

@@ -450,7 +450,8 @@ pub fn delete(root: Option<&Root>, id: &Id, force: bool) -> Result<()> {
 
 /// The raw descriptor numbers `3..3+n` must be open, and become the program's.
 pub fn check_preserved(n: u32) -> Result<()> {
-    for number in 3..3 + i32::try_from(n).map_err(|_| Error::new("--preserve-fds: too many"))? {
+    let end = i32::try_from(n).ok().and_then(|n| n.checked_add(3));
+    for number in 3..end.ok_or_else(|| Error::new("--preserve-fds: too many"))? {
         if fd::inherited(number).is_none() {
             return Err(Error::new(format!(
                 "please check that preserved-fd {} (of {n}) is present",

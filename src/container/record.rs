@@ -35,6 +35,8 @@ impl Id {
         let ok = !id.is_empty() && id != "." && id != ".." && id.len() <= 255 && id.chars().all(allowed);
         if ok {
             Ok(Self(id.to_owned()))
+        } else if id.is_empty() {
+            Err(Error::new("container id cannot be empty"))
         } else {
             Err(Error::new("invalid container ID format").why(format!(
                 "{:?} is not 1 to 255 of A-Z a-z 0-9 _ + - .",

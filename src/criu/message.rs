@@ -1,5 +1,5 @@
-//! The few forms of Protocol Buffers that criu's messages are made of (criu's images/rpc.proto): numbers, texts, messages.
-//! Must not know what a message means.
+//! The few forms of Protocol Buffers that criu's messages are made of (criu's images/rpc.proto): numbers, texts,
+//! messages. Must not know what a message means.
 
 /// A message being written.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -137,8 +137,8 @@ impl Service {
         &self.child
     }
 
-    /// Sends the request and answers criu's notices until it is done. Returns the fields of the last answer that matter:
-    /// what it can do, for [`Kind::FeatureCheck`].
+    /// Sends the request and answers criu's notices until it is done. Returns the fields of the last answer that
+    /// matter: what it can do, for [`Kind::FeatureCheck`].
     pub fn perform(
         &self,
         kind: Kind,
@@ -201,8 +201,8 @@ fn fd_shutdown(socket: &OwnedFd) {
     let _ = socket::shut_down_writing(socket.as_fd());
 }
 
-/// In criu's process: puts every descriptor where criu looks for it. The socket is made here, because criu looks for the
-/// descriptors of a request in the process that made the socket.
+/// In criu's process: puts every descriptor where criu looks for it. The socket is made here, because criu looks for
+/// the descriptors of a request in the process that made the socket.
 fn take_descriptors(says: &Sync, places: Option<&Places>, inherited: &[BorrowedFd<'_>]) -> Result<()> {
     let (ours, theirs) = socket::pair()?;
     says.hand(Word::Ready, ours.as_fd())?;

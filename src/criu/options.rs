@@ -89,8 +89,8 @@ impl Places {
         Ok(Self { images: dir, images_path: images, work_path: options.work.clone(), log })
     }
 
-    /// The directories of images and work, opened by criu's own process: it mounts in them, and that is only possible in
-    /// its own mount namespace.
+    /// The directories of images and work, opened by criu's own process: it mounts in them, and that is only possible
+    /// in its own mount namespace.
     pub fn reopen(&self) -> Result<[OwnedFd; 2]> {
         let open = |path: &Path| path::open(path, libc::O_RDONLY | libc::O_DIRECTORY);
         let work = open(self.work_path.as_ref().unwrap_or(&self.images_path));

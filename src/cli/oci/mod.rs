@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod exec;
 mod features;
+mod go;
 mod kill;
 mod list;
 mod pause;
@@ -179,7 +180,7 @@ impl CreateFlags {
     fn prepare(&self, globals: &Globals) -> Result<(crate::bundle::Bundle, Options)> {
         globals.refuse_systemd()?;
         let listen = listen_fds();
-        let preserve_fds = self.preserve_fds + listen;
+        let preserve_fds = self.preserve_fds.saturating_add(listen);
         container::check_preserved(preserve_fds)?;
         let mut bundle = crate::bundle::load(&self.bundle)?;
         if listen > 0
@@ -269,18 +270,32 @@ pub fn main() -> ! {
 
 /// Any command line; what is said instead of doing something has an exit code.
 fn by_clap(args: Vec<OsString>, name: &str) -> std::result::Result<Cli, i32> {
-    let (args, verb) = go_arguments(args);
-    let before_verb = |a: &&OsString| verb.as_deref().is_none_or(|verb| *a != verb);
-    if args.iter().skip(1).take_while(before_verb).any(|a| a == "--version" || a == "-v") {
+    // The flags of the log stand before what is wrong, as a rule.
+    let open_log = |line: &go::Line| {
+        let format = line.log_format.as_ref().map_or("text".into(), |format| format.to_string_lossy());
+        let _ = log::init(line.log.as_ref().map(PathBuf::from), &format, false);
+    };
+    let mut line = go::read(&Cli::command(), args).map_err(|(fault, line)| {
+        open_log(&line);
+        incorrect(&fault)
+    })?;
+    if line.version {
         log::print(&version(name));
         return Err(0);
     }
+    if line.verb.is_none() {
+        line.args.push("--help".into());
+    }
+    let verb = line.verb.clone();
     command(verb.as_deref())
         .name(name.to_owned())
         .bin_name(name.to_owned())
-        .try_get_matches_from(args)
+        .try_get_matches_from(&line.args)
         .and_then(|matches| Cli::from_arg_matches(&matches))
-        .map_err(|e| needs_criu(&e, verb.as_deref()).unwrap_or_else(|| usage(&e)))
+        .map_err(|e| {
+            open_log(&line);
+            needs_criu(&e, verb.as_deref()).unwrap_or_else(|| usage(&e))
+        })
 }
 
 /// The definition for one command line. Building all verbs is a good part of a start: a known verb is built alone.
@@ -307,7 +322,8 @@ fn command(verb: Option<&str>) -> clap::Command {
 fn perform(cli: Cli, name: &str) -> Result<i32> {
     let flags = cli.global;
     log::init(flags.log, &flags.log_format, flags.debug)?;
-    if !["true", "false", "auto", "1", "0"].contains(&flags.rootless.as_str()) {
+    let makes = matches!(cli.verb, Verb::Create(_) | Verb::Run(_) | Verb::Restore(_));
+    if makes && flags.rootless != "auto" && go::boolean(&flags.rootless).is_none() {
         return Err(Error::new(format!("--rootless: {:?} is none of true, false, auto", flags.rootless)));
     }
     let (root, in_runtime_dir) = match flags.root {
@@ -404,122 +420,25 @@ fn usage(error: &clap::Error) -> i32 {
             log::fatal(&format!("No help topic for '{}'", verb.map(ToString::to_string).unwrap_or_default()));
             3
         }
-        _ => {
-            log::fatal(&format!(
-                "Incorrect Usage: {}",
-                error.to_string().trim_start_matches("error: ").trim_end()
-            ));
-            1
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            use clap::error::ContextKind;
+            let context = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+            let (flag, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
+            let flag = flag.trim_start_matches('-').split(' ').next().unwrap_or_default();
+            incorrect(&format!("invalid value {value:?} for flag -{flag}: parse error"))
         }
+        _ => incorrect(error.to_string().trim_start_matches("error: ").trim_end()),
     }
 }
 
-/// Flags without a value, which Go also takes as `--flag=true`.
-const SWITCHES: [&str; 26] = [
-    "--auto-dedup",
-    "--ext-unix-sk",
-    "--file-locks",
-    "--lazy-pages",
-    "--leave-running",
-    "--link-remap",
-    "--pre-dump",
-    "--shell-job",
-    "--tcp-established",
-    "--tcp-skip-in-flight",
-    "--debug",
-    "--systemd-cgroup",
-    "--no-pivot",
-    "--no-new-keyring",
-    "--detach",
-    "--no-subreaper",
-    "--keep",
-    "--force",
-    "--all",
-    "--tty",
-    "--ignore-paused",
-    "--no-new-privs",
-    "--quiet",
-    "--rootless",
-    "--print-plan",
-    "--version",
-];
-
-/// Verbs whose second positional argument begins a foreign command line.
-const VERBS_WITH_COMMAND: [&str; 2] = ["exec", "ps"];
-
-/// Global flags that take the next argument as their value.
-const WITH_VALUE: [&str; 5] = ["--root", "--log", "--log-format", "--criu", "--rootless"];
-
-/// Go's flag parser takes `-bundle` for `--bundle` and `--force=true` for `--force`: so do callers.
-fn go_arguments(args: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
-    let mut verb: Option<String> = None;
-    let mut foreign = false;
-    let mut value_next = false;
-    let mut out = Vec::with_capacity(args.len());
-    for (i, arg) in args.into_iter().enumerate() {
-        let Some(text) = arg.to_str().filter(|_| i > 0 && !foreign) else {
-            out.push(arg);
-            continue;
-        };
-        if std::mem::take(&mut value_next) {
-            out.push(arg);
-            continue;
-        }
-        if text == "--" {
-            foreign = true;
-        } else if !text.starts_with('-') {
-            match &verb {
-                None => verb = Some(text.to_owned()),
-                Some(verb) => foreign = VERBS_WITH_COMMAND.contains(&verb.as_str()),
-            }
-        } else {
-            let bytes = text.as_bytes();
-            let long = bytes.len() > 2 && bytes[1].is_ascii_alphabetic() && bytes[2] != b'=';
-            let text = if long { format!("-{text}") } else { text.to_owned() };
-            match text.split_once('=') {
-                Some((name, value)) if SWITCHES.contains(&name) && name != "--rootless" => {
-                    if matches!(value, "true" | "1" | "t") {
-                        out.push(name.into());
-                    }
-                }
-                _ => {
-                    value_next = verb.is_none() && WITH_VALUE.contains(&text.as_str());
-                    out.push(text.into());
-                }
-            }
-            continue;
-        }
-        out.push(arg);
-    }
-    (out, verb)
+fn incorrect(fault: &str) -> i32 {
+    log::fatal(&format!("Incorrect Usage: {fault}"));
+    1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn go(args: &[&str]) -> Vec<String> {
-        go_arguments(args.iter().map(OsString::from).collect())
-            .0
-            .into_iter()
-            .map(|a| a.into_string().unwrap())
-            .collect()
-    }
-
-    #[test]
-    fn single_dash_long_flags_are_long_flags() {
-        assert_eq!(
-            go(&["r", "-root", "/x", "create", "-b", "/y", "id"]),
-            ["r", "--root", "/x", "create", "-b", "/y", "id"]
-        );
-        assert_eq!(go(&["r", "delete", "--force=true", "id"]), ["r", "delete", "--force", "id"]);
-        assert_eq!(go(&["r", "delete", "-force=false", "id"]), ["r", "delete", "id"]);
-    }
-
-    #[test]
-    fn the_command_of_exec_is_left_alone() {
-        assert_eq!(go(&["r", "exec", "-tty", "id", "ls", "-la"]), ["r", "exec", "--tty", "id", "ls", "-la"]);
-    }
 
     #[test]
     fn the_definition_is_sound() {
@@ -528,11 +447,5 @@ mod tests {
             command(Some(verb)).debug_assert();
             assert_eq!(command(Some(verb)).get_subcommands().count(), 1);
         }
-    }
-
-    #[test]
-    fn a_value_of_a_global_flag_is_not_the_verb() {
-        let args = ["r", "--root", "create", "state", "id"].map(OsString::from).to_vec();
-        assert_eq!(go_arguments(args).1.as_deref(), Some("state"));
     }
 }
