@@ -340,6 +340,62 @@ fn hooks_of_the_runtime_see_the_restored_process_before_it_runs() {
 }
 
 #[test]
+fn a_hook_that_fails_fails_the_restore() {
+    needs!(Feature::Criu);
+    let b = counting();
+    b.running();
+    checkpoint(&b, &[]).ok();
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", "echo no >&2; exit 3"] });
+    b.edit(|spec| spec["hooks"] = json!({ "createRuntime": [hook] }));
+    restore(&b, &["--detach"]).output().fails("hook");
+    b.container().verb("state", &[]).fails("does not exist");
+}
+
+#[test]
+fn a_filter_is_there_again() {
+    needs!(Feature::Criu);
+    let b = counting();
+    b.edit(|spec| {
+        spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77 }] });
+    });
+    let program = "while true; do [ -e /tmp/go ] && mkdir /tmp/dir 2> /tmp/said; sleep 0.05; done";
+    b.set_args(&["sh", "-c", program]);
+    b.running();
+    checkpoint(&b, &[]).ok();
+    let c = restored(&b, &[]);
+    let status = fs::read_to_string(format!("/proc/{}/status", c.pid())).expect("status");
+    assert!(status.lines().any(|line| line == "Seccomp:\t2"), "{status}");
+    c.exec(&["touch", "/tmp/go"]).ok();
+    eventually("a refusal", || {
+        let said = c.exec(&["cat", "/tmp/said"]).stdout;
+        said.contains("mkdir").then_some(())
+    });
+}
+
+#[test]
+fn a_user_namespace_is_there_again() {
+    needs!(Feature::Criu);
+    let b = counting();
+    b.add_namespace("user").edit(|spec| {
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+        spec["linux"]["uidMappings"] = map.clone();
+        spec["linux"]["gidMappings"] = map;
+    });
+    // Files in memory, the kit's own, cannot get back their owner from outside.
+    let null = fs::File::options().read(true).write(true).open("/dev/null").expect("/dev/null");
+    b.verb("run", &["--detach"]).output_to(&null, &null).ok();
+    let before = count_beyond(&b.container(), 3);
+    checkpoint(&b, &[]).ok();
+    // criu's processes read the images as the users that they restore.
+    std::process::Command::new("chmod").args(["-R", "a+rX", &b.path("images")]).status().expect("chmod");
+    let c = restored(&b, &[]);
+    count_beyond(&c, before);
+    let map = fs::read_to_string(format!("/proc/{}/uid_map", c.pid())).expect("uid_map");
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+}
+
+#[test]
 fn a_paused_container_can_be_dumped() {
     needs!(Feature::Criu);
     let b = counting();

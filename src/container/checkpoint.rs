@@ -209,23 +209,34 @@ fn stdio(pid: i32) -> Result<Vec<String>> {
 fn host_nulls(container: &Container) -> Result<Vec<String>> {
     let mut keys = Vec::new();
     for pid in cgroup::pids(&container.record.cgroup)? {
-        let own = crate::host::read(format!("/proc/{pid}/mountinfo"))?;
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-        let dir = path::open(Path::new(&format!("/proc/{pid}/fd")), flags)?;
-        for number in path::list(dir.as_fd())? {
-            // A process of the container may close it meanwhile.
-            let Ok(file) = path::openat(dir.as_fd(), Path::new(&number), libc::O_PATH, 0) else { continue };
-            let st = path::stat(file.as_fd(), Path::new(""))?;
-            if st.st_mode & libc::S_IFMT != libc::S_IFCHR || st.st_rdev != libc::makedev(1, 3) {
-                continue;
-            }
-            let info = crate::host::read(format!("/proc/{pid}/fdinfo/{}", number.to_string_lossy()))?;
-            let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap_or_default().trim();
-            let inside = own.lines().any(|line| line.split(' ').next() == Some(mount));
-            let key = format!("file[{:x}:{:x}]", mount.parse::<u32>().unwrap_or(0), st.st_ino);
-            if !inside && !keys.contains(&key) {
-                keys.push(key);
-            }
+        match nulls_of(pid) {
+            Ok(found) => keys.extend(found),
+            // It has ended meanwhile.
+            Err(e) if matches!(e.errno(), libc::ENOENT | libc::ESRCH) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    keys.sort();
+    keys.dedup();
+    Ok(keys)
+}
+
+fn nulls_of(pid: i32) -> Result<Vec<String>> {
+    let mut keys = Vec::new();
+    let inside = crate::host::read(format!("/proc/{pid}/mountinfo"))?;
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+    let dir = path::open(Path::new(&format!("/proc/{pid}/fd")), flags)?;
+    for number in path::list(dir.as_fd())? {
+        // The process may close it meanwhile.
+        let Ok(file) = path::openat(dir.as_fd(), Path::new(&number), libc::O_PATH, 0) else { continue };
+        let st = path::stat(file.as_fd(), Path::new(""))?;
+        if st.st_mode & libc::S_IFMT != libc::S_IFCHR || st.st_rdev != libc::makedev(1, 3) {
+            continue;
+        }
+        let info = crate::host::read(format!("/proc/{pid}/fdinfo/{}", number.to_string_lossy()))?;
+        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap_or_default().trim();
+        if !inside.lines().any(|line| line.split(' ').next() == Some(mount)) {
+            keys.push(format!("file[{:x}:{:x}]", mount.parse::<u32>().unwrap_or(0), st.st_ino));
         }
     }
     Ok(keys)

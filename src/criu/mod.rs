@@ -147,29 +147,29 @@ impl Service {
     ) -> Result<Features> {
         request.number(1, kind as i64);
         socket::send(self.socket.as_fd(), request.bytes(), None)?;
+        let mut refused = None;
         loop {
             let (bytes, fd) = socket::receive(self.socket.as_fd(), LIMIT)?;
             if bytes.is_empty() {
-                return Err(Error::new("criu ended without an answer"));
+                return Err(refused.unwrap_or_else(|| Error::new("criu ended without an answer")));
             }
             let answer = Answer::read(&bytes);
             if !answer.success {
-                let what = format!("criu failed: type {} errno {}", Kind::name(answer.kind), answer.errno);
-                let error = Error::new(what);
-                return Err(match answer.message {
-                    text if text.is_empty() => error,
-                    text => error.why(text),
-                });
+                return Err(refused.unwrap_or_else(|| answer.error()));
             }
             match answer.kind {
                 n if n == Kind::Notify as i64 => {
-                    notice(Notice { script: answer.script, pid: answer.pid, fd })?;
-                    let mut go_on = Message::default();
-                    go_on.number(1, Kind::Notify as i64).flag(3, true);
-                    socket::send(self.socket.as_fd(), go_on.bytes(), None)?;
+                    let mut word = Message::default();
+                    word.number(1, Kind::Notify as i64);
+                    // criu hears of a failure and takes back what it did: to kill it would leave processes stopped.
+                    match notice(Notice { script: answer.script, pid: answer.pid, fd }) {
+                        Ok(()) => drop(word.flag(3, true)),
+                        Err(error) => refused = Some(error),
+                    }
+                    socket::send(self.socket.as_fd(), word.bytes(), None)?;
                 }
-                n if n == kind as i64 => return Ok(answer.features),
-                n => return Err(Error::new(format!("unexpected answer of criu: type {}", Kind::name(n)))),
+                n if n == kind as i64 => return refused.map_or(Ok(answer.features), Err),
+                n => return Err(Error::new(format!("criu answers something else: type {}", Kind::name(n)))),
             }
         }
     }
@@ -255,6 +255,14 @@ struct Answer {
 }
 
 impl Answer {
+    fn error(self) -> Error {
+        let what = format!("criu failed: type {} errno {}", Kind::name(self.kind), self.errno);
+        match self.message {
+            text if text.is_empty() => Error::new(what),
+            text => Error::new(what).why(text),
+        }
+    }
+
     fn read(bytes: &[u8]) -> Self {
         let mut answer = Self::default();
         for (field, value) in fields(bytes) {

@@ -26,7 +26,8 @@ pub struct Options {
     pub pre_dump: bool,
     pub auto_dedup: bool,
     pub lazy_pages: bool,
-    pub cgroups_mode: CgroupsMode,
+    /// `None`: what is right on this host.
+    pub cgroups_mode: Option<CgroupsMode>,
     pub page_server: Option<(String, i32)>,
     pub status_fd: Option<i32>,
     pub lsm_profile: Option<String>,
@@ -34,22 +35,22 @@ pub struct Options {
 }
 
 /// What criu does with the properties of cgroups (criu_cg_mode).
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupsMode {
     Ignore = 0,
-    #[default]
     Soft = 3,
     Full = 4,
     Strict = 5,
 }
 
 impl CgroupsMode {
-    pub fn parse(word: &str) -> Result<Self> {
+    pub fn parse(word: &str) -> Result<Option<Self>> {
         match word {
-            "" | "soft" => Ok(Self::Soft),
-            "full" => Ok(Self::Full),
-            "strict" => Ok(Self::Strict),
-            "ignore" => Ok(Self::Ignore),
+            "" => Ok(None),
+            "soft" => Ok(Some(Self::Soft)),
+            "full" => Ok(Some(Self::Full)),
+            "strict" => Ok(Some(Self::Strict)),
+            "ignore" => Ok(Some(Self::Ignore)),
             _ => {
                 Err(Error::new("Invalid manage-cgroups-mode value").next("use soft, full, strict or ignore"))
             }
@@ -99,6 +100,10 @@ impl Places {
 
     /// What went wrong, in criu's own words where its log has them.
     pub fn explain(&self, error: Error) -> Error {
+        // What a hook or a caller did wrong stands in no log of criu's.
+        if !error.what().starts_with("criu") {
+            return error;
+        }
         let error = match super::complaint(&self.log) {
             Some(line) => error.why(line),
             None => error,
@@ -123,6 +128,7 @@ fn make_all(dir: &Path) -> Result<()> {
 impl Options {
     /// The fields that dump and restore share.
     pub fn fields(&self, log: &str) -> Message {
+        let usual = || if hybrid() { CgroupsMode::Ignore } else { CgroupsMode::Soft };
         let mut opts = Message::default();
         opts.number(1, IMAGES.into()).number(17, WORK.into()).number(9, 4).text(10, log);
         opts.flag(12, true).flag(24, true);
@@ -131,13 +137,19 @@ impl Options {
             .flag(7, self.shell_job)
             .flag(8, self.file_locks)
             .flag(16, self.auto_dedup)
-            .number(34, self.cgroups_mode as i64)
+            .number(34, self.cgroups_mode.unwrap_or_else(usual) as i64)
             // The network is the engine's: its devices are made by hooks or stand in a namespace of the engine's.
             .number(38, libc::CLONE_NEWNET.into())
             .flag(48, self.lazy_pages)
             .flag(50, true);
         opts
     }
+}
+
+/// On a hybrid host a container is in the root of every v1 hierarchy that nothing limits it in. criu would take all that is
+/// below it for the container's: the cgroups of everybody else.
+fn hybrid() -> bool {
+    crate::host::find_cgroup2().1
 }
 
 /// A mount that criu shall not look into: the same key leads from where it was to what is mounted there again.
