@@ -146,8 +146,8 @@ impl Options {
     }
 }
 
-/// On a hybrid host a container is in the root of every v1 hierarchy that nothing limits it in. criu would take all that is
-/// below it for the container's: the cgroups of everybody else.
+/// On a hybrid host a container is in the root of every v1 hierarchy that nothing limits it in. criu would take all
+/// that is below it for the container's: the cgroups of everybody else.
 fn hybrid() -> bool {
     crate::host::find_cgroup2().1
 }
