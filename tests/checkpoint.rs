@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use support::*;
 
 /// criu, and the tools that criu calls, are looked for where the test's own caller has them.
@@ -488,6 +489,28 @@ fn faults_of_the_command_line_are_named() {
     try_with(&["--empty-ns", "time"]).fails("namespace \"time\" is not supported");
     try_with(&["--parent-path", "/absolute"]).fails("parent");
     assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn what_a_killed_restore_leaves_delete_removes() {
+    deviates!("runc leaves the mount of the root, which it makes in the host's namespace");
+    needs!(Feature::Criu);
+    let b = counting();
+    b.running();
+    checkpoint(&b, &[]).ok();
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").expect("mountinfo").lines().count();
+    let before = mounts();
+    for delay in [5, 20, 40, 60, 80, 100, 120, 150, 200, 300] {
+        let call = restore(&b, &["--detach"]).spawn();
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        call.signal(Signal::SIGKILL);
+        call.wait();
+        b.call(&["delete", "--force", &b.id()]).ok();
+        assert_eq!(mounts(), before, "after {delay} ms");
+        assert_eq!(leftovers(b.tag(), Path::new(&b.path(""))), Vec::<String>::new(), "after {delay} ms");
+    }
+    // The images are as they were.
+    count_beyond(&restored(&b, &[]), 0);
 }
 
 #[test]
