@@ -242,7 +242,8 @@ fn cgroup_roots(opts: &mut Message, pid: i32) -> Result<()> {
 /// In criu's process: a mount namespace in which the root file system is a mount.
 fn own_mounts(plan: &Plan) -> Result<()> {
     unshare(libc::CLONE_NEWNS)?;
-    mount::set_propagation(Path::new("/"), libc::MS_PRIVATE | libc::MS_REC)?;
+    // As slaves they hand nothing to the host, and criu can make the container's mounts slaves of the host's again.
+    mount::set_propagation(Path::new("/"), libc::MS_SLAVE | libc::MS_REC)?;
     let tree = mount::open_tree(cwd(), &plan.root.path, true, false)?;
     if plan.root.readonly {
         // criu brings back the attributes of every mount but the root's.
