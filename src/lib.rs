@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod cli;
 pub mod container;
+pub mod criu;
 pub mod error;
 pub mod host;
 pub mod plan;

@@ -93,6 +93,16 @@ pub fn clone(
     Ok(side)
 }
 
+/// A new network namespace has its loopback down; this one was made by somebody else, for that process.
+pub fn loopback_up_in(pid: i32) -> Result<()> {
+    let home = own(Kind::Network)?;
+    let there = path::open(&Path::new("/proc").join(pid.to_string()).join("ns/net"), libc::O_RDONLY)?;
+    setns(there.as_fd(), Kind::Network.flag())?;
+    let done = socket::loopback_up();
+    setns(home.as_fd(), Kind::Network.flag())?;
+    done
+}
+
 fn own(kind: Kind) -> Result<OwnedFd> {
     path::open(&Path::new("/proc/self/ns").join(kind.file()), libc::O_RDONLY)
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::notify::Relay;
 use crate::error::Result;
 use crate::sys::clone::Child;
 use crate::sys::process::{self, Exit};
@@ -20,17 +21,26 @@ impl Foreground {
         Ok(Self { signals: signal::block_all()? })
     }
 
-    /// Waits for the end of the process.
-    pub fn wait(&self, child: &Child, console: Option<&OwnedFd>) -> Result<Exit> {
+    /// Waits for the end of the process. `relay` carries its readiness, with the number of this process: it is the one
+    /// that a service manager has started and whose end it can see.
+    pub fn wait(&self, child: &Child, console: Option<&OwnedFd>, mut relay: Option<&Relay>) -> Result<Exit> {
         let terminal = console.map(Terminal::new);
         loop {
             let mut watched = vec![(child.pidfd.as_fd(), libc::POLLIN), (self.signals.as_fd(), libc::POLLIN)];
             if let Some(terminal) = &terminal {
                 watched.extend(terminal.watched());
             }
+            watched.extend(relay.map(|relay| (relay.fd(), libc::POLLIN)));
             let ready = fd::poll(&watched, -1)?;
             if let Some(terminal) = &terminal {
                 terminal.carry(&ready[2..]);
+            }
+            if let (Some(carrier), Some(true)) = (relay, ready[2..].last()) {
+                // What the program says later is read as well: it must not wait for a reader.
+                if let Err(e) = carrier.carry(process::pid()) {
+                    crate::cli::log::warn(&format!("NOTIFY_SOCKET: {e}"));
+                    relay = None;
+                }
             }
             if ready[1] {
                 self.forward(child, terminal.as_ref())?;

@@ -11,10 +11,13 @@
 //! This room decides nothing (that is `plan`) and does nothing to a file system (that is `apply`).
 
 pub mod born;
+pub mod checkpoint;
 pub mod events;
 pub mod exec;
 pub mod foreground;
+pub mod notify;
 pub mod record;
+pub mod restore;
 pub mod status;
 pub mod sync;
 pub mod undo;
@@ -34,6 +37,7 @@ use crate::plan::{Options, Plan};
 use crate::sys::clone::{Child, Side};
 use crate::sys::{self, fd, path, process, socket};
 
+use self::notify::Relay;
 use self::record::{Entry, Id, Phase, Record, Root, START};
 pub use self::status::{Container, Status};
 use self::sync::{Heard, Sync, Word};
@@ -45,6 +49,8 @@ pub struct Handles {
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
     pub pidfd_socket: Option<PathBuf>,
+    /// The service manager's socket (sd_notify(3)), which hears of the container's readiness.
+    pub notify_socket: Option<PathBuf>,
 }
 
 /// A container whose first process is ready, and what its maker still holds.
@@ -53,6 +59,8 @@ pub struct Made {
     pub child: Child,
     /// The master of the terminal, when nobody else was given it.
     pub console: Option<OwnedFd>,
+    /// What carries the program's readiness to the service manager, when it was started here.
+    pub relay: Option<Relay>,
 }
 
 /// Makes a container and leaves its process waiting for [`start`].
@@ -92,6 +100,10 @@ fn make(
     if let Some(rdt) = &plan.rdt {
         apply::rdt::make(rdt)?;
     }
+    let relay = match &handles.notify_socket {
+        Some(host) => notify::prepare(&entry, host, start)?,
+        None => None,
+    };
     let mut open = Opened::new(&plan, &entry, start)?;
     // What is moved to the child must not go with one that is killed at birth, and the child waits for it.
     let direct = plan.net_devices.is_empty();
@@ -119,7 +131,7 @@ fn make(
     }
     let record = undo.keep();
     entry.unlock()?;
-    Ok(Made { container: Container { entry, record }, child, console })
+    Ok(Made { container: Container { entry, record }, child, console, relay })
 }
 
 /// What will be touched, before it is touched.
@@ -335,8 +347,9 @@ fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
     path::renameat(dir.as_fd(), &new, Path::new(name), 0)
 }
 
-/// Lets a created container's process become its program.
-pub fn start(root: &Root, id: &Id) -> Result<()> {
+/// Lets a created container's process become its program. With a service manager's socket, returns when the program is
+/// ready, or has ended.
+pub fn start(root: &Root, id: &Id, notify_socket: Option<&Path>) -> Result<()> {
     let container = Container::load(root, id)?;
     container.entry.lock(true)?;
     match container.status()? {
@@ -346,6 +359,10 @@ pub fn start(root: &Root, id: &Id) -> Result<()> {
         Status::Paused => return Err(Error::new("cannot start a paused container").next("resume it first")),
         Status::Running => return Err(Error::new("cannot start an already running container")),
     }
+    let relay = match notify_socket {
+        Some(host) => Some((Relay::bind(&container.entry, host)?, container.process()?)),
+        None => None,
+    };
     let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let fifo = path::openat(container.entry.dir(), Path::new(START), flags, 0)?;
     fd::write_all(fifo.as_fd(), b"S")?;
@@ -360,7 +377,14 @@ pub fn start(root: &Root, id: &Id) -> Result<()> {
     }
     let bundle_raw = container.entry.config()?;
     let (spec, _) = crate::bundle::parse::<oci_spec::runtime::Spec>(&bundle_raw)?;
-    run_poststart(&container, spec.hooks().as_ref())
+    run_poststart(&container, spec.hooks().as_ref())?;
+    match relay {
+        Some((relay, Some(process))) => {
+            container.entry.unlock()?;
+            relay.wait(process.as_fd(), container.record.pid)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn poststart(container: &Container, bundle: &Bundle) -> Result<()> {
@@ -454,7 +478,8 @@ pub fn delete(root: Option<&Root>, id: &Id, force: bool) -> Result<()> {
 
 /// The raw descriptor numbers `3..3+n` must be open, and become the program's.
 pub fn check_preserved(n: u32) -> Result<()> {
-    for number in 3..3 + i32::try_from(n).map_err(|_| Error::new("--preserve-fds: too many"))? {
+    let end = i32::try_from(n).ok().and_then(|n| n.checked_add(3));
+    for number in 3..end.ok_or_else(|| Error::new("--preserve-fds: too many"))? {
         if fd::inherited(number).is_none() {
             return Err(Error::new(format!(
                 "please check that preserved-fd {} (of {n}) is present",

@@ -5,6 +5,7 @@
 //!         record      a line of JSON for each step; the last whole line counts. The first is an intent, written before
 //!                     anything outside is touched. An update puts one line in the place of all
 //!         config.json the config as it was at create, byte for byte
+//!         notify/     the directory that the container sees as /run/notify, where its maker had a NOTIFY_SOCKET
 //!         start       a FIFO that the created process holds locked; execve lets go of the lock
 //! ```
 //! Status is never stored: the kernel is asked. Whoever is killed at any instant leaves a record from which `delete -f`
@@ -36,6 +37,8 @@ impl Id {
         let ok = !id.is_empty() && id != "." && id != ".." && id.len() <= 255 && id.chars().all(allowed);
         if ok {
             Ok(Self(id.to_owned()))
+        } else if id.is_empty() {
+            Err(Error::new("container id cannot be empty"))
         } else {
             Err(Error::new("invalid container ID format").why(format!(
                 "{:?} is not 1 to 255 of A-Z a-z 0-9 _ + - .",
@@ -310,16 +313,16 @@ impl Entry {
         let remove = |name: &Path| sys::path::remove_if_there(self.dir.as_fd(), name, 0).map(drop);
         let name = Path::new(self.id.as_str());
         let remove_dir = || sys::path::remove_if_there(self.root.as_fd(), name, libc::AT_REMOVEDIR).map(drop);
-        // The record goes last: whatever is killed before finds it again.
         remove(Path::new(CONFIG))?;
         remove(Path::new(START))?;
+        // From here on nothing outside is ours, and a directory without a record is taken away by whoever meets it.
         remove(Path::new(STATE))?;
         match remove_dir() {
             Err(e) if e.errno() == libc::ENOTEMPTY => {}
             other => return other,
         }
         for other in sys::path::list(self.dir.as_fd())? {
-            remove(Path::new(&other))?;
+            remove_deep(self.dir.as_fd(), Path::new(&other), 4)?;
         }
         remove_dir()
     }
@@ -329,6 +332,21 @@ fn line(record: &Record) -> Result<Vec<u8>> {
     let mut line = serde_json::to_vec(record).map_err(|e| Error::new(format!("writing the record: {e}")))?;
     line.push(b'\n');
     Ok(line)
+}
+
+/// Removes a file, or a directory with what is in it. Ours are flat; `depth` bounds what a container with power over
+/// the host could have put there.
+fn remove_deep(dir: BorrowedFd<'_>, name: &Path, depth: u32) -> Result<()> {
+    match sys::path::remove_if_there(dir, name, 0) {
+        Err(e) if e.errno() == libc::EISDIR && depth > 0 => {}
+        other => return other.map(drop),
+    }
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let inner = sys::path::openat(dir, name, flags, 0)?;
+    for name in sys::path::list(inner.as_fd())? {
+        remove_deep(inner.as_fd(), Path::new(&name), depth - 1)?;
+    }
+    sys::path::unlinkat(dir, name, libc::AT_REMOVEDIR)
 }
 
 /// The id of this boot.

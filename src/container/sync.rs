@@ -14,7 +14,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Error, Result};
-use crate::sys::socket;
+use crate::sys::{fd, socket};
 
 /// Longest message, in bytes; the longest is the state of a container for a seccomp agent.
 const LIMIT: usize = 128 * 1024;
@@ -50,6 +50,11 @@ impl Sync {
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+
+    /// The same end under a number of at least `least`.
+    pub fn raise(self, least: i32) -> Result<Self> {
+        fd::duplicate_above(self.0.as_fd(), least).map(Self)
     }
 
     pub fn say(&self, word: Word) -> Result<()> {

@@ -233,6 +233,14 @@ pub fn poll(fds: &[(BorrowedFd<'_>, i16)], timeout_ms: i32) -> Result<Vec<bool>>
     Ok(set.iter().map(|p| n > 0 && p.revents != 0).collect())
 }
 
+/// A pipe: the end to read from and the end to write to.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: the array has room for the two numbers that pipe2(2) writes.
+    check!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, "pipe2(O_CLOEXEC)")?;
+    Ok((owned(ends[0].into()), owned(ends[1].into())))
+}
+
 /// A copy of `fd` with the lowest free number from `least` on, close-on-exec.
 pub fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> Result<OwnedFd> {
     let copy = check!(

@@ -179,6 +179,11 @@ pub fn readlinkat(dir: BorrowedFd<'_>, name: &Path) -> Result<std::path::PathBuf
     Ok(std::ffi::OsString::from_vec(buf).into())
 }
 
+/// Where an open file lies, below the root of its mount namespace.
+pub fn name_of(file: BorrowedFd<'_>) -> Result<std::path::PathBuf> {
+    readlinkat(super::cwd(), Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
+}
+
 /// fstatat(2) without following a final symbolic link; an empty name means the descriptor itself.
 pub fn stat(dir: BorrowedFd<'_>, name: &Path) -> Result<libc::stat> {
     let c = c_path(name)?;

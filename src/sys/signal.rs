@@ -6,10 +6,11 @@ use super::fd::owned;
 use super::{check, errno};
 use crate::error::{Error, Result};
 
-/// The number for `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`; `None` for anything else. 0 is not a signal here.
+/// The number for `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`; `None` for anything else. 0 only asks whether the
+/// process is there (kill(2)).
 pub fn number(name: &str) -> Option<i32> {
     if let Ok(n) = name.parse::<i32>() {
-        return (1..=64).contains(&n).then_some(n);
+        return (0..=64).contains(&n).then_some(n);
     }
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -112,7 +113,7 @@ mod tests {
             ("RTMIN+3", Some(37)),
             ("SIGRTMAX-1", Some(63)),
             ("IOT", Some(6)),
-            ("0", None),
+            ("0", Some(0)),
             ("-1", None),
             ("65", None),
             ("SIGNOPE", None),

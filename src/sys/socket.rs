@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect,
-    recvmsg, sendmsg, socket, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind,
+    connect, recv, recvmsg, sendmsg, socket, socketpair,
 };
 
 use super::shown;
@@ -20,9 +20,21 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Connects to a stream socket. A path too long for sun_path is reached through its directory's descriptor.
 pub fn connect_stream(path: &Path) -> Result<OwnedFd> {
-    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(|e| Error::call("socket(AF_UNIX, SOCK_STREAM)", e as i32))?;
-    let direct = UnixAddr::new(path);
+    connect_to(SockType::Stream, path)
+}
+
+/// Connects to a datagram socket; `@name` is one in the abstract namespace (unix(7)), as systemd writes it.
+pub fn connect_datagram(path: &Path) -> Result<OwnedFd> {
+    connect_to(SockType::Datagram, path)
+}
+
+fn connect_to(kind: SockType, path: &Path) -> Result<OwnedFd> {
+    let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|e| Error::call(format_args!("socket(AF_UNIX, {kind:?})"), e as i32))?;
+    let direct = match path.as_os_str().as_encoded_bytes() {
+        [b'@', name @ ..] => UnixAddr::new_abstract(name),
+        _ => UnixAddr::new(path),
+    };
     let dir;
     let address = match (direct, path.parent(), path.file_name()) {
         (Ok(address), _, _) => Ok(address),
@@ -36,6 +48,40 @@ pub fn connect_stream(path: &Path) -> Result<OwnedFd> {
     connect(fd.as_raw_fd(), &address)
         .map_err(|e| Error::call(format_args!("connect({path:?})"), e as i32))?;
     Ok(fd)
+}
+
+/// A datagram socket in an open directory, which anybody may write to who reaches it.
+pub fn bind_datagram(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let fd = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|e| Error::call("socket(AF_UNIX, SOCK_DGRAM)", e as i32))?;
+    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    let failed = |e| Error::call(format_args!("bind({}/{name})", shown(dir)), e as i32);
+    let address = UnixAddr::new(path.as_str()).map_err(failed)?;
+    let mask = super::path::umask(0);
+    let bound = bind(fd.as_raw_fd(), &address);
+    super::path::umask(mask);
+    bound.map_err(failed)?;
+    Ok(fd)
+}
+
+/// No more is said on this socket (shutdown(2)): the other end reads an end of file.
+pub fn shut_down_writing(sock: BorrowedFd<'_>) -> Result<()> {
+    nix::sys::socket::shutdown(sock.as_raw_fd(), nix::sys::socket::Shutdown::Write)
+        .map_err(|e| Error::call(format_args!("shutdown({}, SHUT_WR)", shown(sock)), e as i32))
+}
+
+/// One datagram of at most `limit` bytes, `None` when none waits. The kernel closes descriptors that came with it, as
+/// there is no room given for them.
+pub fn receive_datagram(sock: BorrowedFd<'_>, limit: usize) -> Result<Option<Vec<u8>>> {
+    let mut bytes = vec![0; limit];
+    match recv(sock.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+        Ok(n) => {
+            bytes.truncate(n);
+            Ok(Some(bytes))
+        }
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(None),
+        Err(e) => Err(Error::call(format_args!("recv({})", shown(sock)), e as i32)),
+    }
 }
 
 /// Sends one message, with at most one descriptor.

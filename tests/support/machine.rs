@@ -55,6 +55,8 @@ pub enum Feature {
     /// A file that the v2 root's children have when the controller offers it: `io.weight`, `memory.swap.max`.
     CgroupFile(&'static str),
     CpuCount(usize),
+    /// A criu(8) on PATH that can work with this kernel.
+    Criu,
     IntelRdt,
     MemoryPolicy,
     Pressure,
@@ -79,6 +81,7 @@ impl Feature {
                 children.into_iter().any(|child| child.path().join(name).exists())
             }
             Self::CpuCount(count) => std::thread::available_parallelism().is_ok_and(|n| n.get() >= count),
+            Self::Criu => criu_works(),
             Self::IntelRdt => exists("/sys/fs/resctrl/info"),
             Self::MemoryPolicy => exists("/proc/self/numa_maps"),
             Self::Pressure => exists("/proc/pressure/cpu"),
@@ -99,6 +102,7 @@ impl fmt::Display for Feature {
             Self::Controller(name) => write!(f, "{name} cgroup controller"),
             Self::CgroupFile(name) => write!(f, "cgroup file {name}"),
             Self::CpuCount(count) => write!(f, "{count} CPUs"),
+            Self::Criu => f.write_str("criu that works with it (`criu check`)"),
             Self::CgroupV2 => f.write_str("cgroup v2 at /sys/fs/cgroup"),
             Self::CgroupV1 => f.write_str("cgroup v1 controllers"),
             Self::SysResource => f.write_str("CAP_SYS_RESOURCE for this process"),
@@ -116,6 +120,14 @@ fn controller(name: &str) -> bool {
     mounts.lines().filter_map(|line| line.split_once(" - cgroup ")).any(|(_, right)| {
         let options = right.rsplit(' ').next().unwrap_or_default();
         options.split(',').any(|option| option == v1)
+    })
+}
+
+fn criu_works() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let check = std::process::Command::new("criu").arg("check").output();
+        check.is_ok_and(|out| out.status.success())
     })
 }
 

@@ -38,7 +38,7 @@ pub struct Exec {
     #[arg(short, long, value_name = "UID[:GID]")]
     user: Option<String>,
     /// Further groups, as numbers
-    #[arg(short = 'g', long, value_name = "GID")]
+    #[arg(short = 'g', long, value_name = "GID", value_parser = whole_number)]
     additional_gids: Vec<String>,
     /// A process.json instead of a command
     #[arg(short, long, value_name = "FILE")]
@@ -117,7 +117,7 @@ impl Exec {
                 "e" | "env" => exec.env.push(words.text()?),
                 "t" | "tty" => exec.tty = words.switch()?,
                 "u" | "user" => exec.user = Some(words.text()?),
-                "g" | "additional-gids" => exec.additional_gids.push(words.text()?),
+                "g" | "additional-gids" => exec.additional_gids.push(whole_number(words.value()?).ok()?),
                 "p" | "process" => exec.process = Some(words.path()?),
                 "d" | "detach" => exec.detach = words.switch()?,
                 "pid-file" => exec.pid_file = Some(words.path()?),
@@ -139,19 +139,20 @@ impl Exec {
         let id = Id::new(&self.id)?;
         let root = globals.root()?;
         seal::ensure()?;
-        let preserve_fds = self.preserve_fds + listen_fds();
+        let preserve_fds = self.preserve_fds.saturating_add(listen_fds());
         container::check_preserved(preserve_fds)?;
         let handles = Handles {
             pid_file: self.pid_file.clone(),
             console_socket: self.console_socket.clone(),
             pidfd_socket: self.pidfd_socket.clone(),
+            notify_socket: None,
         };
         let cgroup = self.sub_cgroup()?;
         let options = ExecOptions { preserve_fds, ignore_paused: self.ignore_paused, cgroup };
         let foreground = if self.detach { None } else { Some(Foreground::new(false)?) };
         let (child, console) =
             exec(&root, &id, |own| self.make_process(own), &options, &handles).map_err(|e| {
-                if e.what().starts_with("cannot exec") {
+                if e.what().starts_with("cannot exec") || e.what() == "container does not exist" {
                     e
                 } else {
                     e.context("unable to start container process")
@@ -159,7 +160,7 @@ impl Exec {
             })?;
         match foreground {
             None => Ok(0),
-            Some(foreground) => Ok(foreground.wait(&child, console.as_ref())?.code()),
+            Some(foreground) => Ok(foreground.wait(&child, console.as_ref(), None)?.code()),
         }
     }
 
@@ -254,6 +255,11 @@ impl Exec {
         process.set_capabilities(Some(sets));
         Ok(())
     }
+}
+
+/// What Go reads as a number; whether it is one of a group is seen later.
+pub fn whole_number(text: &str) -> std::result::Result<String, std::num::ParseIntError> {
+    text.parse::<i64>().map(|_| text.to_owned())
 }
 
 /// oci-spec's own default grants three.

@@ -52,8 +52,10 @@ impl Features {
             "annotations": {
                 "io.github.jug.version": env!("CARGO_PKG_VERSION"),
                 "io.github.jug.commit": env!("JUG_COMMIT"),
+                // The key is runc's, by which engines look.
+                "org.opencontainers.runc.checkpoint.enabled": crate::criu::find().is_ok().to_string(),
             },
-            "potentiallyUnsafeConfigAnnotations": ["bundle", "run.oci.keep_original_groups"],
+            "potentiallyUnsafeConfigAnnotations": ["bundle", "org.criu.config", "run.oci.keep_original_groups"],
         });
         let text = serde_json::to_string_pretty(&features)
             .map_err(|e| Error::new(format!("writing the features: {e}")))?;

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Globals;
 use super::quick::{Word, Words};
-use crate::container::{self, record::Id};
+use crate::container::{self, Container, record::Id};
 use crate::error::{Error, Result};
 use crate::sys::signal;
 
@@ -40,10 +40,13 @@ impl Kill {
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.id)?;
         let root = globals.root()?;
-        let number = signal::number(&self.signal).ok_or_else(|| {
-            Error::new(format!("unknown signal {:?}", self.signal))
-                .next("use a name such as TERM, or 1 to 64")
-        })?;
+        let name = if self.signal.is_empty() { "TERM" } else { &self.signal };
+        let Some(number) = signal::number(name) else {
+            // That there is no such container is the first thing to say.
+            Container::load(&root, &id)?;
+            return Err(Error::new(format!("unknown signal {:?}", self.signal))
+                .next("use a name such as TERM, or 0 to 64"));
+        };
         container::kill(&root, &id, number, self.all)?;
         Ok(0)
     }

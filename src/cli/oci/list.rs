@@ -41,6 +41,8 @@ impl List {
         let states: Vec<_> = containers.iter().filter_map(|c| c.state().ok()).collect();
         match self.format.as_str() {
             "table" => log::print(&table(&states)),
+            // A list that Go never began is null.
+            "json" if states.is_empty() => log::print("null\n"),
             "json" => {
                 let text = serde_json::to_string(&states)
                     .map_err(|e| Error::new(format!("writing the list: {e}")))?;

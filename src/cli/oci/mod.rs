@@ -1,16 +1,19 @@
 //! `jug-oci`: runc's command line. One file per verb: its flags, then one call into the library.
 
 mod audit;
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
 mod exec;
 mod features;
+mod go;
 mod kill;
 mod list;
 mod pause;
 mod ps;
 mod quick;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -78,6 +81,7 @@ struct GlobalFlags {
 )]
 enum Verb {
     Audit(audit::Audit),
+    Checkpoint(checkpoint::Checkpoint),
     Create(create::Create),
     Delete(delete::Delete),
     Events(events::Events),
@@ -87,6 +91,7 @@ enum Verb {
     List(list::List),
     Pause(pause::Pause),
     Ps(ps::Ps),
+    Restore(restore::Restore),
     Resume(pause::Resume),
     Run(run::Run),
     Spec(spec::Spec),
@@ -173,6 +178,7 @@ impl CreateFlags {
             pid_file: self.pid_file.clone(),
             console_socket: self.console_socket.clone(),
             pidfd_socket: self.pidfd_socket.clone(),
+            notify_socket: notify_socket(),
         }
     }
 
@@ -180,13 +186,16 @@ impl CreateFlags {
     fn prepare(&self, globals: &Globals) -> Result<(crate::bundle::Bundle, Options)> {
         globals.refuse_systemd()?;
         let listen = listen_fds();
-        let preserve_fds = self.preserve_fds + listen;
+        let preserve_fds = self.preserve_fds.saturating_add(listen);
         container::check_preserved(preserve_fds)?;
         let mut bundle = crate::bundle::load(&self.bundle)?;
         if listen > 0
             && let Some(process) = bundle.spec.process_mut()
         {
             add_env(process, &[format!("LISTEN_FDS={listen}"), "LISTEN_PID=1".to_owned()]);
+        }
+        if notify_socket().is_some() {
+            container::notify::extend(&mut bundle.spec, &globals.root, &self.id);
         }
         bundle.warnings.iter().for_each(|w| log::warn(w));
         bundle.warnings.clear();
@@ -213,6 +222,11 @@ fn listen_fds() -> u32 {
         // Meant for another process.
         _ => 0,
     }
+}
+
+/// Where a service manager listens for readiness (sd_notify(3)).
+fn notify_socket() -> Option<PathBuf> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).map(PathBuf::from)
 }
 
 fn add_env(process: &mut oci_spec::runtime::Process, entries: &[String]) {
@@ -267,18 +281,32 @@ pub fn main() -> ! {
 
 /// Any command line; what is said instead of doing something has an exit code.
 fn by_clap(args: Vec<OsString>, name: &str) -> std::result::Result<Cli, i32> {
-    let (args, verb) = go_arguments(args);
-    let before_verb = |a: &&OsString| verb.as_deref().is_none_or(|verb| *a != verb);
-    if args.iter().skip(1).take_while(before_verb).any(|a| a == "--version" || a == "-v") {
+    // The flags of the log stand before what is wrong, as a rule.
+    let open_log = |line: &go::Line| {
+        let format = line.log_format.as_ref().map_or("text".into(), |format| format.to_string_lossy());
+        let _ = log::init(line.log.as_ref().map(PathBuf::from), &format, false);
+    };
+    let mut line = go::read(&Cli::command(), args).map_err(|(fault, line)| {
+        open_log(&line);
+        incorrect(&fault)
+    })?;
+    if line.version {
         log::print(&version(name));
         return Err(0);
     }
+    if line.verb.is_none() {
+        line.args.push("--help".into());
+    }
+    let verb = line.verb.clone();
     command(verb.as_deref())
         .name(name.to_owned())
         .bin_name(name.to_owned())
-        .try_get_matches_from(args)
+        .try_get_matches_from(&line.args)
         .and_then(|matches| Cli::from_arg_matches(&matches))
-        .map_err(|e| usage(&e))
+        .map_err(|e| {
+            open_log(&line);
+            needs_criu(&e, verb.as_deref()).unwrap_or_else(|| usage(&e))
+        })
 }
 
 /// The definition for one command line. Building all verbs is a good part of a start: a known verb is built alone.
@@ -305,7 +333,8 @@ fn command(verb: Option<&str>) -> clap::Command {
 fn perform(cli: Cli, name: &str) -> Result<i32> {
     let flags = cli.global;
     log::init(flags.log, &flags.log_format, flags.debug)?;
-    if !["true", "false", "auto", "1", "0"].contains(&flags.rootless.as_str()) {
+    let makes = matches!(cli.verb, Verb::Create(_) | Verb::Run(_) | Verb::Restore(_));
+    if makes && flags.rootless != "auto" && go::boolean(&flags.rootless).is_none() {
         return Err(Error::new(format!("--rootless: {:?} is none of true, false, auto", flags.rootless)));
     }
     let (root, in_runtime_dir) = match flags.root {
@@ -324,6 +353,7 @@ impl Verb {
     fn name(&self) -> &'static str {
         match self {
             Verb::Audit(_) => "audit",
+            Verb::Checkpoint(_) => "checkpoint",
             Verb::Create(_) => "create",
             Verb::Delete(_) => "delete",
             Verb::Events(_) => "events",
@@ -333,6 +363,7 @@ impl Verb {
             Verb::List(_) => "list",
             Verb::Pause(_) => "pause",
             Verb::Ps(_) => "ps",
+            Verb::Restore(_) => "restore",
             Verb::Resume(_) => "resume",
             Verb::Run(_) => "run",
             Verb::Spec(_) => "spec",
@@ -355,6 +386,7 @@ impl Verb {
     fn perform(self, globals: &Globals) -> Result<i32> {
         match self {
             Verb::Audit(v) => v.perform(globals),
+            Verb::Checkpoint(v) => v.perform(globals),
             Verb::Create(v) => v.perform(globals),
             Verb::Delete(v) => v.perform(globals),
             Verb::Events(v) => v.perform(globals),
@@ -364,6 +396,7 @@ impl Verb {
             Verb::List(v) => v.perform(globals),
             Verb::Pause(v) => v.perform(globals),
             Verb::Ps(v) => v.perform(globals),
+            Verb::Restore(v) => v.perform(globals),
             Verb::Resume(v) => v.perform(globals),
             Verb::Run(v) => v.perform(globals),
             Verb::Spec(v) => v.perform(),
@@ -383,6 +416,15 @@ fn version(name: &str) -> String {
     )
 }
 
+/// Callers ask for the help of checkpoint to learn whether it works here (podman does): without criu it does not.
+fn needs_criu(error: &clap::Error, verb: Option<&str>) -> Option<i32> {
+    let asks =
+        error.kind() == clap::error::ErrorKind::DisplayHelp && matches!(verb, Some("checkpoint" | "restore"));
+    let missing = asks.then(|| crate::criu::find().err()).flatten()?;
+    log::fatal(&missing.to_string());
+    Some(1)
+}
+
 /// Help goes to stdout with 0. A wrong flag is 1 and an unknown verb 3, as with Go's urfave/cli.
 fn usage(error: &clap::Error) -> i32 {
     use clap::error::ErrorKind;
@@ -400,113 +442,25 @@ fn usage(error: &clap::Error) -> i32 {
             log::fatal(&format!("No help topic for '{}'", verb.map(ToString::to_string).unwrap_or_default()));
             3
         }
-        _ => {
-            log::fatal(&format!(
-                "Incorrect Usage: {}",
-                error.to_string().trim_start_matches("error: ").trim_end()
-            ));
-            1
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            use clap::error::ContextKind;
+            let context = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+            let (flag, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
+            let flag = flag.trim_start_matches('-').split(' ').next().unwrap_or_default();
+            incorrect(&format!("invalid value {value:?} for flag -{flag}: parse error"))
         }
+        _ => incorrect(error.to_string().trim_start_matches("error: ").trim_end()),
     }
 }
 
-/// Flags without a value, which Go also takes as `--flag=true`.
-const SWITCHES: [&str; 17] = [
-    "--debug",
-    "--systemd-cgroup",
-    "--no-pivot",
-    "--no-new-keyring",
-    "--detach",
-    "--no-subreaper",
-    "--keep",
-    "--force",
-    "--all",
-    "--tty",
-    "--ignore-paused",
-    "--no-new-privs",
-    "--quiet",
-    "--rootless",
-    "--print-plan",
-    "--stats",
-    "--version",
-];
-
-/// Verbs whose second positional argument begins a foreign command line.
-const VERBS_WITH_COMMAND: [&str; 2] = ["exec", "ps"];
-
-/// Global flags that take the next argument as their value.
-const WITH_VALUE: [&str; 5] = ["--root", "--log", "--log-format", "--criu", "--rootless"];
-
-/// Go's flag parser takes `-bundle` for `--bundle` and `--force=true` for `--force`: so do callers.
-fn go_arguments(args: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
-    let mut verb: Option<String> = None;
-    let mut foreign = false;
-    let mut value_next = false;
-    let mut out = Vec::with_capacity(args.len());
-    for (i, arg) in args.into_iter().enumerate() {
-        let Some(text) = arg.to_str().filter(|_| i > 0 && !foreign) else {
-            out.push(arg);
-            continue;
-        };
-        if std::mem::take(&mut value_next) {
-            out.push(arg);
-            continue;
-        }
-        if text == "--" {
-            foreign = true;
-        } else if !text.starts_with('-') {
-            match &verb {
-                None => verb = Some(text.to_owned()),
-                Some(verb) => foreign = VERBS_WITH_COMMAND.contains(&verb.as_str()),
-            }
-        } else {
-            let bytes = text.as_bytes();
-            let long = bytes.len() > 2 && bytes[1].is_ascii_alphabetic() && bytes[2] != b'=';
-            let text = if long { format!("-{text}") } else { text.to_owned() };
-            match text.split_once('=') {
-                Some((name, value)) if SWITCHES.contains(&name) && name != "--rootless" => {
-                    if matches!(value, "true" | "1" | "t") {
-                        out.push(name.into());
-                    }
-                }
-                _ => {
-                    value_next = verb.is_none() && WITH_VALUE.contains(&text.as_str());
-                    out.push(text.into());
-                }
-            }
-            continue;
-        }
-        out.push(arg);
-    }
-    (out, verb)
+fn incorrect(fault: &str) -> i32 {
+    log::fatal(&format!("Incorrect Usage: {fault}"));
+    1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn go(args: &[&str]) -> Vec<String> {
-        go_arguments(args.iter().map(OsString::from).collect())
-            .0
-            .into_iter()
-            .map(|a| a.into_string().unwrap())
-            .collect()
-    }
-
-    #[test]
-    fn single_dash_long_flags_are_long_flags() {
-        assert_eq!(
-            go(&["r", "-root", "/x", "create", "-b", "/y", "id"]),
-            ["r", "--root", "/x", "create", "-b", "/y", "id"]
-        );
-        assert_eq!(go(&["r", "delete", "--force=true", "id"]), ["r", "delete", "--force", "id"]);
-        assert_eq!(go(&["r", "delete", "-force=false", "id"]), ["r", "delete", "id"]);
-    }
-
-    #[test]
-    fn the_command_of_exec_is_left_alone() {
-        assert_eq!(go(&["r", "exec", "-tty", "id", "ls", "-la"]), ["r", "exec", "--tty", "id", "ls", "-la"]);
-    }
 
     #[test]
     fn the_definition_is_sound() {
@@ -515,11 +469,5 @@ mod tests {
             command(Some(verb)).debug_assert();
             assert_eq!(command(Some(verb)).get_subcommands().count(), 1);
         }
-    }
-
-    #[test]
-    fn a_value_of_a_global_flag_is_not_the_verb() {
-        let args = ["r", "--root", "create", "state", "id"].map(OsString::from).to_vec();
-        assert_eq!(go_arguments(args).1.as_deref(), Some("state"));
     }
 }

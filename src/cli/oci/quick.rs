@@ -169,12 +169,12 @@ impl CreateFlags {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::FromArgMatches as _;
+    use clap::{CommandFactory as _, FromArgMatches as _};
 
     fn by_clap(line: &str) -> Option<String> {
         let args = line.split(' ').map(OsString::from).collect();
-        let (args, verb) = super::super::go_arguments(args);
-        let matches = super::super::command(verb.as_deref()).try_get_matches_from(args).ok()?;
+        let line = super::super::go::read(&Cli::command(), args).ok()?;
+        let matches = super::super::command(line.verb.as_deref()).try_get_matches_from(line.args).ok()?;
         Cli::from_arg_matches(&matches).ok().map(|cli| format!("{cli:?}"))
     }
 

@@ -1,5 +1,7 @@
 //! `run`: create and start in one, in the foreground unless `--detach`.
 
+use std::os::fd::AsFd;
+
 use clap::Args;
 
 use super::create::check_console;
@@ -56,8 +58,16 @@ impl Run {
         let foreground = if self.detach { None } else { Some(Foreground::new(!self.no_subreaper)?) };
         let mut made = container::run(&root, &id, &bundle, &options, &self.flags.handles())
             .map_err(|e| e.context("unable to start container process"))?;
-        let Some(foreground) = foreground else { return Ok(0) };
-        let exit = foreground.wait(&made.child, made.console.as_ref())?;
+        let relay = made.relay.take();
+        let Some(foreground) = foreground else {
+            if let Some(relay) = relay
+                && let Err(e) = relay.wait(made.child.pidfd.as_fd(), made.child.pid)
+            {
+                log::warn(&format!("NOTIFY_SOCKET: {e}"));
+            }
+            return Ok(0);
+        };
+        let exit = foreground.wait(&made.child, made.console.as_ref(), relay.as_ref())?;
         if !self.keep
             && let Err(e) = container::undo::finish(&mut made.container)
         {

@@ -22,7 +22,7 @@ impl Start {
 
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.id)?;
-        container::start(&globals.root()?, &id)?;
+        container::start(&globals.root()?, &id, super::notify_socket().as_deref())?;
         Ok(0)
     }
 }
