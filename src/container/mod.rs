@@ -74,7 +74,8 @@ fn make(
     start: bool,
 ) -> Result<Made> {
     // Never freed: the process ends with it.
-    let plan = ManuallyDrop::new(Plan::new(id.as_str(), bundle, options, &Host::look(&bundle.spec)?)?);
+    let host = Host::look(&bundle.spec, options)?;
+    let plan = ManuallyDrop::new(Plan::new(id.as_str(), bundle, options, &host)?);
     plan.warnings.iter().for_each(|w| crate::cli::log::warn(w));
     let notes = plan.seccomp.iter().flat_map(|s| &s.filter.warnings);
     notes.for_each(|note| crate::cli::log::debug(note));
@@ -83,12 +84,13 @@ fn make(
     let entry = root.claim(id)?;
     let mut undo = Undo::new(intent(&plan)?, &entry, &plan.hooks)?;
     entry.write_config(&bundle.raw)?;
-    let cgroup = plan.cgroup.as_ref().map(cgroup::make).transpose()?.flatten();
-    if cgroup.is_none() {
+    let by_systemd = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.unit.is_some());
+    let cgroup = plan.cgroup.as_ref().filter(|_| !by_systemd).map(cgroup::make).transpose()?.flatten();
+    if cgroup.is_none() && !by_systemd {
         undo.record.cgroup = cgroup::Traces::default();
     }
     let mut open = Opened::new(&plan, &entry, start)?;
-    let born = match bear(&plan, &mut open, cgroup.as_ref(), &mut undo, handles, true) {
+    let born = match bear(&plan, &mut open, cgroup.as_ref(), &mut undo, handles, !by_systemd) {
         // The kernel kills a newborn at once where cgroup.kill was ever written to the caller's own cgroup or to an
         // empty target (it compares counters, 6.1 to 6.18): such a child is born outside and moved, the slow way.
         Err(_) if cgroup.is_some() && undo.killed_at_birth() => {
@@ -206,6 +208,9 @@ fn bear(
     if let (Some(cgroup), false) = (cgroup, direct) {
         cgroup::move_into(cgroup, child.pid)?;
     }
+    if let Some(cgroup) = plan.cgroup.as_ref().filter(|cgroup| cgroup.unit.is_some()) {
+        ask_systemd(cgroup, &child, undo)?;
+    }
     let mapped = plan.namespaces.makes(Kind::User);
     if mapped {
         apply::ids::map(&plan.ids, &child)?;
@@ -215,6 +220,19 @@ fn bear(
     }
     let console = attend(plan, &sync, undo, handles)?;
     Ok((child, sync, console))
+}
+
+/// systemd makes a unit around a process that exists: so the child is born outside, and waits until it was moved.
+fn ask_systemd(plan: &crate::plan::CgroupPlan, child: &Child, undo: &mut Undo<'_>) -> Result<()> {
+    let Some(unit) = &plan.unit else { return Ok(()) };
+    match cgroup::systemd::Manager::connect(unit.user)?.start(unit, child.pid) {
+        Ok(()) => cgroup::adopt(plan, child.pid),
+        Err(cgroup::systemd::Failure::Taken(e)) => {
+            undo.disown_cgroup()?;
+            Err(e)
+        }
+        Err(cgroup::systemd::Failure::Other(e)) => Err(e),
+    }
 }
 
 /// The FIFO on which the created process waits. It is locked as long as the process has it open: until execve.

@@ -3,9 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{
+    Linux, LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice, Spec,
+};
 
 use super::devices::{self, Rule};
+use super::unit::{self, UnitPlan};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::sys::bpf::Instruction;
@@ -24,6 +27,8 @@ pub struct CgroupPlan {
     pub device_program: Option<Vec<Instruction>>,
     /// Rootless without a delegated cgroup: the container stays where the caller is, unless limits are asked for.
     pub optional: bool,
+    /// The unit that systemd is asked for, when its driver makes the cgroup.
+    pub unit: Option<Box<UnitPlan>>,
 }
 
 /// One value for one control file.
@@ -48,8 +53,11 @@ pub struct V1Plan {
 }
 
 impl CgroupPlan {
-    pub fn new(id: &str, linux: &Linux, host: &Host) -> Result<Option<Self>> {
-        let path = path(id, linux, host)?;
+    pub fn new(id: &str, spec: &Spec, linux: &Linux, host: &Host) -> Result<Option<Self>> {
+        let path = match &host.systemd {
+            Some(systemd) => unit::path(id, linux, systemd)?,
+            None => path(id, linux, host)?,
+        };
         let nothing = LinuxResources::default();
         let resources = linux.resources().as_ref().unwrap_or(&nothing);
         let limits = limits(resources)?;
@@ -68,12 +76,13 @@ impl CgroupPlan {
         if device_program.as_ref().is_some_and(|p| p.len() > 30_000) {
             return Err(Error::new("/linux/resources/devices: too many rules for one device program"));
         }
-        let optional = host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
+        let optional = host.systemd.is_none() && host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
         let mut plan =
-            Self { mount, path, writes: Vec::new(), v1: Vec::new(), devices, device_program, optional };
+            Self { mount, path, writes: Vec::new(), v1: Vec::new(), devices, device_program, optional, unit: None };
         for limit in limits {
             plan.place(limit, host)?;
         }
+        plan.unit = UnitPlan::new(id, spec, linux, host, &plan)?.map(Box::new);
         Ok(Some(plan))
     }
 

@@ -161,6 +161,34 @@ fn allowed(rules: &[Rule], kind: u8, major: Option<u32>, minor: Option<u32>) -> 
         .fold(0, |bits, rule| if rule.allow { bits | rule.access } else { bits & !rule.access })
 }
 
+/// What the rules allow, as systemd's DeviceAllow= has it: paths or groups of devices, with the letters of the access.
+/// The list allows all that the rules allow, and where systemd has no words more than that.
+pub fn allow_list(rules: &[Rule]) -> Vec<(String, String)> {
+    let mut list = Vec::new();
+    for (kind, name) in [(CHAR, "char"), (BLOCK, "block")] {
+        let minors: Vec<_> = numbers(rules, kind, |rule| rule.minor).into_iter().map(Some).chain([None]).collect();
+        // A minor number of every major has no name of its own.
+        let all = minors.iter().fold(0, |bits, minor| bits | allowed(rules, kind, None, *minor));
+        let mut add = |path: String, bits: u8, known: u8| {
+            let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+            let access: String = letters.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, c)| *c).collect();
+            if bits & !known != 0 {
+                list.push((path, access));
+            }
+        };
+        add(format!("{name}-*"), all, 0);
+        for major in numbers(rules, kind, |rule| rule.major) {
+            let whole = allowed(rules, kind, Some(major), None) | all;
+            add(format!("{name}-{major}"), whole, all);
+            for minor in minors.iter().flatten() {
+                let one = allowed(rules, kind, Some(major), Some(*minor));
+                add(format!("/dev/{name}/{major}:{minor}"), one, whole);
+            }
+        }
+    }
+    list
+}
+
 /// The program of a rule list: what is exceptional by kind, major and minor, and one common end for all the rest. The
 /// leaves are decided here, not in the kernel, and the paths are few and short: the verifier's time is most of what a
 /// device filter costs.
@@ -397,6 +425,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_allow_list_names_what_is_allowed() {
+        let deny_all = LinuxDeviceCgroup::default();
+        let list = allow_list(&rules(&[deny_all]).unwrap());
+        let has = |path: &str, access: &str| list.contains(&(path.to_owned(), access.to_owned()));
+        assert!(has("char-*", "m") && has("block-*", "m") && has("char-136", "rwm"), "{list:?}");
+        assert!(has("/dev/char/1:3", "rwm") && has("/dev/char/5:2", "rwm"), "{list:?}");
+        assert!(!list.iter().any(|(path, _)| path == "/dev/char/1:2" || path == "char-1"), "{list:?}");
     }
 
     #[test]

@@ -5,12 +5,14 @@
 
 pub mod cgroup;
 pub mod devices;
+pub mod gvariant;
 pub mod hooks;
 pub mod ids;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
 pub mod show;
+pub mod unit;
 
 use std::path::{Path, PathBuf};
 
@@ -37,6 +39,8 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// Descriptors from 3 on that the program keeps.
     pub preserve_fds: u32,
+    /// `--systemd-cgroup`: systemd makes the cgroup.
+    pub systemd_cgroup: bool,
 }
 
 /// Everything that is decided about a container before the first effect.
@@ -116,7 +120,7 @@ impl Plan {
             hostname: uts_name(spec.hostname(), "/hostname", &namespaces)?,
             domainname: uts_name(spec.domainname(), "/domainname", &namespaces)?,
             sysctl: sysctl(linux, &namespaces, host)?,
-            cgroup: CgroupPlan::new(id, linux, host)?,
+            cgroup: CgroupPlan::new(id, spec, linux, host)?,
             seccomp,
             hooks: Hooks::new(spec.hooks().as_ref())?,
             process: ProcessPlan::new(process, &ids, host, &mut warnings)?,

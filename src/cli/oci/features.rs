@@ -27,7 +27,7 @@ impl Features {
             "linux": {
                 "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
                 "capabilities": capabilities,
-                "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+                "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
                 "seccomp": {
                     "enabled": true,
                     "actions": seccomp::KNOWN_ACTIONS,
@@ -53,7 +53,7 @@ impl Features {
                 "io.github.jug.version": env!("CARGO_PKG_VERSION"),
                 "io.github.jug.commit": env!("JUG_COMMIT"),
             },
-            "potentiallyUnsafeConfigAnnotations": ["bundle"],
+            "potentiallyUnsafeConfigAnnotations": ["bundle", "org.systemd.property."],
         });
         let text = serde_json::to_string_pretty(&features)
             .map_err(|e| Error::new(format!("writing the features: {e}")))?;
