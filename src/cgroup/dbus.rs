@@ -150,10 +150,13 @@ impl Connection {
         if fixed[0] != LITTLE || fixed[3] != 1 {
             return Err(garbled());
         }
-        let word = |at: usize| u32::from_ne_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]) as usize;
+        let word =
+            |at: usize| u32::from_ne_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]) as usize;
         let (body, fields) = (word(4), word(12));
         if body > LONGEST || fields > LONGEST {
-            return Err(Error::new("D-Bus: a message is too long").why(format!("{body} bytes, {LONGEST} at most")));
+            return Err(
+                Error::new("D-Bus: a message is too long").why(format!("{body} bytes, {LONGEST} at most"))
+            );
         }
         let header = fields.next_multiple_of(8);
         let mut rest = vec![0; header + body];
@@ -240,7 +243,8 @@ impl<'a> Reader<'a> {
 fn message(call: &Call<'_>, serial: u32, arguments: &[Value]) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     arguments.iter().for_each(|value| put(&mut body, value));
-    let field = |code: u8, value: Value| Value::Struct(vec![Value::Byte(code), Value::Variant(Box::new(value))]);
+    let field =
+        |code: u8, value: Value| Value::Struct(vec![Value::Byte(code), Value::Variant(Box::new(value))]);
     let mut fields = vec![
         field(1, Value::ObjectPath(call.path.to_owned())),
         field(2, Value::text(call.interface)),
@@ -330,7 +334,11 @@ mod tests {
         put(&mut bytes, &Value::Byte(7));
         put(&mut bytes, &Value::text("ab"));
         put(&mut bytes, &Value::U64(1));
-        assert_eq!(bytes.len(), 24, "7, three of padding, the length, ab and its end, five of padding, eight");
+        assert_eq!(
+            bytes.len(),
+            24,
+            "7, three of padding, the length, ab and its end, five of padding, eight"
+        );
         let mut bytes = Vec::new();
         put(&mut bytes, &Value::Array("t".into(), vec![Value::U64(5)]));
         assert_eq!(bytes[..4], 8u32.to_ne_bytes(), "the padding before the first element does not count");

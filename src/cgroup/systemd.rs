@@ -79,7 +79,8 @@ impl Manager {
             }
         }
         let whose = if user { "the user's systemd" } else { "systemd" };
-        let e = tried.unwrap_or_else(|| Error::new("neither DBUS_SESSION_BUS_ADDRESS nor XDG_RUNTIME_DIR is set"));
+        let e = tried
+            .unwrap_or_else(|| Error::new("neither DBUS_SESSION_BUS_ADDRESS nor XDG_RUNTIME_DIR is set"));
         let e = e.context(format_args!("connecting to {whose}"));
         Err(if user {
             e.next("log in through systemd (loginctl enable-linger USER), or leave --systemd-cgroup out")
@@ -210,8 +211,12 @@ fn addresses(user: bool) -> Vec<(PathBuf, bool)> {
     } else {
         (variable("DBUS_SYSTEM_BUS_ADDRESS"), Some("/run".to_owned()))
     };
-    let mut list: Vec<(PathBuf, bool)> =
-        address.iter().flat_map(|list| list.split(';')).filter_map(unix_path).map(|path| (path, true)).collect();
+    let mut list: Vec<(PathBuf, bool)> = address
+        .iter()
+        .flat_map(|list| list.split(';'))
+        .filter_map(unix_path)
+        .map(|path| (path, true))
+        .collect();
     if let Some(directory) = directory.map(PathBuf::from) {
         if list.is_empty() {
             list.push((directory.join(if user { "bus" } else { "dbus/system_bus_socket" }), true));

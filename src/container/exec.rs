@@ -99,7 +99,8 @@ fn plan(
 ) -> Result<ExecPlan> {
     let own = spec.process().as_ref().ok_or_else(|| Error::new("the container's config has no process"))?;
     let process = change(own)?;
-    let host = Host { capabilities: crate::host::grantable(&process), ..Host::look(spec, &Options::default())? };
+    let host =
+        Host { capabilities: crate::host::grantable(&process), ..Host::look(spec, &Options::default())? };
     let mut ids = IdMaps::default();
     let mut seccomp = None;
     if let Some(linux) = spec.linux() {

@@ -152,7 +152,7 @@ impl Opened {
     fn new(plan: &Plan, entry: &Entry, start: bool) -> Result<Self> {
         let with_mounts = plan.namespaces.has(Kind::Mount) && opened::may_copy_mounts();
         Ok(Self {
-            trees: if with_mounts { Some(opened::trees(plan)?) } else { None },
+            trees: if with_mounts { Some(opened::trees(plan, false)?) } else { None },
             joined: apply::namespaces::open(&plan.namespaces)?,
             start: if start { None } else { Some(start_barrier(entry)?) },
             agent: connect_agent(plan.seccomp.as_ref())?,
@@ -217,6 +217,12 @@ fn bear(
     }
     if mapped || !direct {
         sync.say(Word::Build)?;
+    }
+    if open.trees.is_some()
+        && opened::cgroup_comes_later(plan)
+        && let Some(tree) = opened::cgroup(plan)?
+    {
+        sync.hand(Word::Build, tree.as_fd())?;
     }
     let console = attend(plan, &sync, undo, handles)?;
     Ok((child, sync, console))

@@ -76,9 +76,18 @@ impl CgroupPlan {
         if device_program.as_ref().is_some_and(|p| p.len() > 30_000) {
             return Err(Error::new("/linux/resources/devices: too many rules for one device program"));
         }
-        let optional = host.systemd.is_none() && host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
-        let mut plan =
-            Self { mount, path, writes: Vec::new(), v1: Vec::new(), devices, device_program, optional, unit: None };
+        let optional =
+            host.systemd.is_none() && host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
+        let mut plan = Self {
+            mount,
+            path,
+            writes: Vec::new(),
+            v1: Vec::new(),
+            devices,
+            device_program,
+            optional,
+            unit: None,
+        };
         for limit in limits {
             plan.place(limit, host)?;
         }

@@ -166,7 +166,8 @@ fn allowed(rules: &[Rule], kind: u8, major: Option<u32>, minor: Option<u32>) -> 
 pub fn allow_list(rules: &[Rule]) -> Vec<(String, String)> {
     let mut list = Vec::new();
     for (kind, name) in [(CHAR, "char"), (BLOCK, "block")] {
-        let minors: Vec<_> = numbers(rules, kind, |rule| rule.minor).into_iter().map(Some).chain([None]).collect();
+        let minors: Vec<_> =
+            numbers(rules, kind, |rule| rule.minor).into_iter().map(Some).chain([None]).collect();
         // A minor number of every major has no name of its own.
         let all = minors.iter().fold(0, |bits, minor| bits | allowed(rules, kind, None, *minor));
         let mut add = |path: String, bits: u8, known: u8| {

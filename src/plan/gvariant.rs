@@ -269,7 +269,20 @@ mod tests {
     #[test]
     fn what_is_no_value_is_refused() {
         let deep = "[".repeat(5000);
-        let bad = ["", "x", "1 2", "'a", "[]", "[1, 'a']", "uint64 -1", "byte 256", "@(ss) 1", "@as 1", "[1", &deep];
+        let bad = [
+            "",
+            "x",
+            "1 2",
+            "'a",
+            "[]",
+            "[1, 'a']",
+            "uint64 -1",
+            "byte 256",
+            "@(ss) 1",
+            "@as 1",
+            "[1",
+            &deep,
+        ];
         for text in bad {
             assert!(Value::parse(text).is_err(), "{text}");
         }

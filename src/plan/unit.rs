@@ -51,8 +51,11 @@ impl Parts {
 
     fn unit(&self) -> Result<String> {
         if self.name.ends_with(".slice") {
-            return Err(Error::new(format!("{AT}: {:?} is a slice, which holds no process itself", self.name))
-                .next("name a scope: slice:prefix:name"));
+            return Err(Error::new(format!(
+                "{AT}: {:?} is a slice, which holds no process itself",
+                self.name
+            ))
+            .next("name a scope: slice:prefix:name"));
         }
         let name = format!("{}-{}.scope", self.prefix, self.name);
         let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
@@ -87,7 +90,13 @@ pub fn path(id: &str, linux: &Linux, systemd: &Systemd) -> Result<PathBuf> {
 
 impl UnitPlan {
     /// The unit for a planned cgroup, whose limits become properties where systemd has a word for them.
-    pub fn new(id: &str, spec: &Spec, linux: &Linux, host: &Host, cgroup: &CgroupPlan) -> Result<Option<Self>> {
+    pub fn new(
+        id: &str,
+        spec: &Spec,
+        linux: &Linux,
+        host: &Host,
+        cgroup: &CgroupPlan,
+    ) -> Result<Option<Self>> {
         let Some(systemd) = &host.systemd else { return Ok(None) };
         let parts = Parts::new(id, linux, systemd.user)?;
         let mut properties = vec![
@@ -126,7 +135,9 @@ fn annotation(key: &str, name: &str, text: &str) -> Result<(String, Value)> {
         None => Ok((name.to_owned(), value)),
         Some(stem) => match value.seconds_to_microseconds() {
             Some(value) => Ok((format!("{stem}USec"), value)),
-            None => Err(Error::new(format!("{at}: annotation {key}={text} value is not a number of seconds"))),
+            None => {
+                Err(Error::new(format!("{at}: annotation {key}={text} value is not a number of seconds")))
+            }
         },
     }
 }
@@ -167,7 +178,8 @@ fn limit(value: &str) -> Option<u64> {
     if value == "max" { Some(u64::MAX) } else { value.parse().ok() }
 }
 
-/// `QUOTA PERIOD` of cpu.max. systemd keeps whole percents of a CPU, so the quota is rounded up; the file has it exact.
+/// `QUOTA PERIOD` of cpu.max. systemd keeps whole percents of a CPU, so the quota is rounded up here, and
+/// in the file when systemd next writes it.
 fn quota(value: &str) -> Vec<(String, Value)> {
     let mut words = value.split_whitespace();
     let quota = words.next().and_then(limit);
