@@ -51,7 +51,8 @@ pub fn cgroup(plan: &Plan) -> Result<Option<OwnedFd>> {
     Ok(Some(tree))
 }
 
-/// Takes the copies. `idmap` turns the maps of an idmapped mount into a user namespace. `born`: the child takes them itself.
+/// Takes the copies. `idmap` turns the maps of an idmapped mount into a user namespace. `born`: the child takes them
+/// itself.
 pub fn trees(plan: &Plan, born: bool) -> Result<Trees> {
     let host = crate::sys::cwd();
     let root = mount::open_tree(host, &plan.root.path, true, false).map_err(|e| rootfs_error(e, plan))?;

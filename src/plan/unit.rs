@@ -37,7 +37,8 @@ impl Parts {
         if !asked.is_empty() {
             let [slice, prefix, name] = asked.split(':').collect::<Vec<_>>()[..] else {
                 return Err(Error::new(format!(
-                    "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {asked:?} instead"
+                    "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {asked:?} \
+                     instead"
                 ))
                 .next("change /linux/cgroupsPath, or leave --systemd-cgroup out"));
             };
