@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 
 use crate::error::{Error, Result};
+use crate::plan::Options;
 use crate::sys;
 
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
@@ -37,19 +38,27 @@ pub struct Host {
     /// AppArmor and SELinux are enabled (looked for only when the config has a profile or a label).
     pub apparmor: bool,
     pub selinux: bool,
+    /// The systemd that makes the cgroups, when `--systemd-cgroup` asks for it.
+    pub systemd: Option<Systemd>,
+}
+
+/// A service manager: the system's, or the caller's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Systemd {
+    pub user: bool,
+    /// Its own cgroup, below which all of its units lie.
+    pub cgroup: PathBuf,
 }
 
 impl Host {
-    /// systemd is the init system here.
-    pub fn has_systemd() -> bool {
-        sys::path::statfs(Path::new("/run/systemd/system")).is_some()
-    }
-
-    pub fn look(spec: &Spec) -> Result<Self> {
+    pub fn look(spec: &Spec, options: &Options) -> Result<Self> {
         let linux = spec.linux().as_ref();
         let (cgroup2, hybrid) = find_cgroup2();
         let mut host = Self { euid: sys::cred::euid(), egid: sys::cred::egid(), cgroup2, ..Self::default() };
         host.rootless = is_rootless();
+        if options.systemd_cgroup {
+            host.systemd = Some(crate::cgroup::systemd::find()?);
+        }
         let path = linux.and_then(|l| l.cgroups_path().as_ref());
         if !path.is_some_and(|p| p.is_absolute()) {
             host.own_cgroup = own_cgroup()?;

@@ -33,8 +33,27 @@ pub fn may_copy_mounts() -> bool {
     crate::sys::cred::capget().is_ok_and(|(effective, ..)| effective & CAP_SYS_ADMIN != 0)
 }
 
-/// Takes the copies. `idmap` turns the maps of an idmapped mount into a user namespace.
-pub fn trees(plan: &Plan) -> Result<Trees> {
+/// Whether the container's cgroup is bound into it: for a `cgroup` mount without a cgroup namespace.
+fn shows_cgroup(plan: &Plan) -> bool {
+    !plan.namespaces.has(Ns::Cgroup) && plan.mounts.iter().any(|m| m.kind == Kind::Cgroup)
+}
+
+/// Whether that cgroup is not there before the clone, since systemd makes it around the child.
+pub fn cgroup_comes_later(plan: &Plan) -> bool {
+    plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.unit.is_some()) && shows_cgroup(plan)
+}
+
+/// The container's cgroup, which exists now, if it is to be seen inside.
+pub fn cgroup(plan: &Plan) -> Result<Option<OwnedFd>> {
+    let Some(cgroup) = plan.cgroup.as_ref().filter(|_| shows_cgroup(plan)) else { return Ok(None) };
+    let tree = mount::open_tree(crate::sys::cwd(), &cgroup.mount.join(&cgroup.path), false, false)?;
+    isolate(&tree, plan)?;
+    Ok(Some(tree))
+}
+
+/// Takes the copies. `idmap` turns the maps of an idmapped mount into a user namespace. `born`: the child takes them
+/// itself.
+pub fn trees(plan: &Plan, born: bool) -> Result<Trees> {
     let host = crate::sys::cwd();
     let root = mount::open_tree(host, &plan.root.path, true, false).map_err(|e| rootfs_error(e, plan))?;
     isolate(&root, plan)?;
@@ -62,15 +81,7 @@ pub fn trees(plan: &Plan) -> Result<Trees> {
         nodes = device_nodes(plan)?;
     }
     let null = if plan.masked.is_empty() { None } else { Some(node(Path::new("/dev/null"))?) };
-    let own_view = plan.namespaces.has(Ns::Cgroup);
-    let cgroup = match &plan.cgroup {
-        Some(cgroup) if !own_view && plan.mounts.iter().any(|m| m.kind == Kind::Cgroup) => {
-            let tree = mount::open_tree(host, &cgroup.mount.join(&cgroup.path), false, false)?;
-            isolate(&tree, plan)?;
-            Some(tree)
-        }
-        _ => None,
-    };
+    let cgroup = if born || !cgroup_comes_later(plan) { cgroup(plan)? } else { None };
     Ok(Trees { root, sources, null, nodes, cgroup })
 }
 

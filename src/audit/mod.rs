@@ -93,12 +93,16 @@ fn plan(container: &Container) -> Result<Plan> {
     let raw = container.entry.config()?;
     let (spec, warnings) = bundle::parse(&raw)?;
     let bundle = Bundle { dir: record.bundle.clone(), spec, raw, warnings };
-    let mut host = Host::look(&bundle.spec)?;
+    let options = Options {
+        no_pivot: false,
+        no_new_keyring: record.no_new_keyring,
+        preserve_fds: record.preserve_fds,
+        systemd_cgroup: record.cgroup.unit.is_some(),
+    };
+    let mut host = Host::look(&bundle.spec, &options)?;
     if record.owner != host.euid {
         let st = crate::sys::path::stat(container.entry.dir(), std::path::Path::new(""))?;
         (host.euid, host.egid, host.rootless) = (record.owner, st.st_gid, record.owner != 0);
     }
-    let options =
-        Options { no_pivot: false, no_new_keyring: record.no_new_keyring, preserve_fds: record.preserve_fds };
     Plan::new(&record.id, &bundle, &options, &host)
 }

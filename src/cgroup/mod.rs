@@ -2,7 +2,11 @@
 //! hosts, the v1 hierarchies whose limits the config asks for.
 //!
 //! Every path below a hierarchy is walked by descriptor without links and without leaving the file system. Processes
-//! enter the v2 cgroup by being born in it (CLONE_INTO_CGROUP): moving one later costs an RCU grace period.
+//! enter the v2 cgroup by being born in it (CLONE_INTO_CGROUP): moving one later costs an RCU grace period. With the
+//! systemd driver (`systemd.rs`) the cgroup is made by systemd around a process that exists; the rest is the same.
+
+mod dbus;
+pub mod systemd;
 
 pub mod stats;
 pub mod update;
@@ -26,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Traces {
     pub places: Vec<Place>,
+    /// The unit that systemd made for the first place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<systemd::Unit>,
 }
 
 /// A cgroup in one hierarchy; the first place is the one on cgroup2.
@@ -62,10 +69,16 @@ fn descend(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
 /// What making this cgroup will touch, found out before anything is touched.
 pub fn traces(plan: &CgroupPlan) -> Result<Traces> {
     let mut places = vec![place(&plan.mount, &plan.path)?];
+    let mut unit = None;
+    if let Some(made) = &plan.unit {
+        unit = Some(systemd::Unit { name: made.name.clone(), user: made.user });
+        // The slices above are systemd's.
+        places[0].foreign = plan.path.iter().count() - 1;
+    }
     for v1 in &plan.v1 {
         places.push(place(&v1.mount, &v1.path)?);
     }
-    Ok(Traces { places })
+    Ok(Traces { places, unit })
 }
 
 fn place(mount: &Path, path: &Path) -> Result<Place> {
@@ -98,21 +111,45 @@ pub fn make(plan: &CgroupPlan) -> Result<Option<Cgroup>> {
         }
         Err(e) => return Err(e),
     };
-    for write in &plan.writes {
-        apply(dir.as_fd(), write)?;
-    }
     let mut v1_tasks = Vec::new();
     for v1 in &plan.v1 {
         v1_tasks.push(make_v1(v1)?);
     }
+    restrict(dir.as_fd(), plan)?;
+    Ok(Some(Cgroup { dir, v1_tasks }))
+}
+
+/// Makes what systemd has made around the container's process into its cgroup: with what systemd has no word for, or
+/// rounds.
+pub fn adopt(plan: &CgroupPlan, pid: i32) -> Result<()> {
+    let text = crate::host::read(format!("/proc/{pid}/cgroup"))?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    if crate::plan::lexical(Path::new(own)) != plan.path {
+        return Err(Error::new(format!(
+            "systemd put the container into cgroup {own} and not into /{}",
+            plan.path.display()
+        )));
+    }
+    let mut dir = hierarchy(&plan.mount)?;
+    for part in &plan.path {
+        enable_controllers(dir.as_fd())?;
+        dir = descend(dir.as_fd(), Path::new(part))?;
+    }
+    restrict(dir.as_fd(), plan)
+}
+
+fn restrict(dir: BorrowedFd<'_>, plan: &CgroupPlan) -> Result<()> {
+    for write in &plan.writes {
+        apply(dir, write)?;
+    }
     if let Some(program) = &plan.device_program {
         let program = sys::bpf::load_device_program(program)?;
-        sys::bpf::attach_device_program(dir.as_fd(), program.as_fd())?;
+        sys::bpf::attach_device_program(dir, program.as_fd())?;
     }
     if let Some(owner) = plan.owner.filter(|uid| *uid != sys::cred::euid()) {
-        give(dir.as_fd(), owner)?;
+        give(dir, owner)?;
     }
-    Ok(Some(Cgroup { dir, v1_tasks }))
+    Ok(())
 }
 
 /// Gives the directory to a user, with the files that the kernel says are safe to give (cgroups(7), "delegate").
@@ -384,6 +421,9 @@ pub fn kill(traces: &Traces) -> Result<()> {
 
 /// Removes what [`make`] made: sub-cgroups bottom up, the leaf, and the parents that did not exist before.
 pub fn remove(traces: &Traces) -> Result<()> {
+    if let Some(unit) = &traces.unit {
+        systemd::stop(unit)?;
+    }
     for place in traces.places.iter().rev() {
         remove_place(place)
             .map_err(|e| e.context(format_args!("removing cgroup {}", place.path.display())))?;

@@ -192,5 +192,5 @@ pub fn remove(made: &[Place]) -> Result<()> {
             }
         }
     }
-    super::remove(&Traces { places: made.to_vec() })
+    super::remove(&Traces { places: made.to_vec(), unit: None })
 }

@@ -72,7 +72,7 @@ fn end(listener: &Listener<'_>, error: &Error) -> ! {
 
 /// The container's inside, one step a line.
 fn build(newborn: &mut Newborn<'_>) -> Result<Program> {
-    let (plan, sync, trees) = (newborn.plan, &newborn.sync, newborn.trees.take());
+    let (plan, sync, mut trees) = (newborn.plan, &newborn.sync, newborn.trees.take());
     if newborn.wait_for_move && !plan.namespaces.makes(Kind::User) {
         sync.expect(Word::Build)?;
     }
@@ -80,6 +80,9 @@ fn build(newborn: &mut Newborn<'_>) -> Result<Program> {
         fd::write_all(tasks.as_fd(), b"0")?;
     }
     namespaces::settle(plan, newborn.joined, newborn.rootless, sync)?;
+    if let Some(trees) = trees.as_mut().filter(|_| opened::cgroup_comes_later(plan)) {
+        trees.cgroup = Some(sync.take(Word::Build)?);
+    }
     if !newborn.rootless {
         // In a PID namespace that is joined, others see this process: what it has open is none of theirs.
         process::prctl(libc::PR_SET_DUMPABLE, 0)?;
@@ -99,7 +102,7 @@ fn build(newborn: &mut Newborn<'_>) -> Result<Program> {
 fn inside(plan: &Plan, trees: Option<Trees>, sync: &Sync) -> Result<()> {
     let mut trees = match trees {
         Some(trees) => trees,
-        None => opened::trees(plan)?,
+        None => opened::trees(plan, true)?,
     };
     let root = mounts::build(plan, &mut trees)?;
     hooks_before_pivot(plan, sync)?;

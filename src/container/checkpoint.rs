@@ -126,8 +126,12 @@ fn plan(container: &Container) -> Result<Plan> {
     let raw = container.entry.config()?;
     let (spec, warnings) = bundle::parse(&raw)?;
     let bundle = Bundle { dir: container.record.bundle.clone(), spec, raw, warnings };
-    let host = Host::look(&bundle.spec)?;
-    Plan::new(&container.record.id, &bundle, &crate::plan::Options::default(), &host)
+    let options = crate::plan::Options {
+        systemd_cgroup: container.record.cgroup.unit.is_some(),
+        ..crate::plan::Options::default()
+    };
+    let host = Host::look(&bundle.spec, &options)?;
+    Plan::new(&container.record.id, &bundle, &options, &host)
 }
 
 /// Tells criu what is the host's.

@@ -18,7 +18,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::namespaces::Kind;
-use crate::plan::{IdMaps, Namespaces, Plan, ProcessPlan, SeccompPlan};
+use crate::plan::{IdMaps, Namespaces, Options, Plan, ProcessPlan, SeccompPlan};
 use crate::sys::clone::{Child, Side, clone3, setns};
 use crate::sys::process::Exit;
 use crate::sys::{fd, path, process};
@@ -39,6 +39,8 @@ struct ExecPlan {
     flags: i32,
     keyring: Option<String>,
     keep: u32,
+    /// Below the container's cgroup.
+    sub_cgroup: PathBuf,
 }
 
 /// Starts another process in a container. `change` makes it from the config's own process.
@@ -99,7 +101,7 @@ fn plan(
     let process = change(own)?;
     let (apparmor, selinux) = crate::host::security_modules(&process);
     let capabilities = crate::host::grantable(&process);
-    let host = Host { capabilities, apparmor, selinux, ..Host::look(spec)? };
+    let host = Host { capabilities, apparmor, selinux, ..Host::look(spec, &Options::default())? };
     let mut ids = IdMaps::default();
     let mut seccomp = None;
     if let Some(linux) = spec.linux() {
@@ -111,7 +113,14 @@ fn plan(
     process.keep_groups |= crate::plan::process::keeps_groups(&container.record.annotations);
     warnings.iter().for_each(|w| crate::cli::log::warn(w));
     let keyring = (!container.record.no_new_keyring).then(|| container.record.id.clone());
-    Ok(ExecPlan { process, seccomp, flags: container.record.namespaces, keyring, keep: options.preserve_fds })
+    Ok(ExecPlan {
+        process,
+        seccomp,
+        flags: container.record.namespaces,
+        keyring,
+        keep: options.preserve_fds,
+        sub_cgroup: options.cgroup.as_deref().map(crate::plan::lexical).unwrap_or_default(),
+    })
 }
 
 fn find_cgroup(container: &Container, options: &ExecOptions) -> Result<Option<Cgroup>> {
@@ -157,7 +166,13 @@ fn clone(
     let outer = outer_flags(plan);
     let (ours, theirs) = Sync::pair()?;
     let dir = cgroup.filter(|_| direct).map(|c| c.dir.as_fd());
+    let mut direct = direct;
     let side = match clone3(0, dir) {
+        // A user in a session of their own may not enter the cgroups of their systemd: it fetches the process.
+        Err(e) if is_denied(&e) && container.record.cgroup.unit.is_some() => {
+            direct = false;
+            clone3(0, None)?
+        }
         // A cgroup that the container divided takes no process itself: then its init's own is the place.
         Err(e) if e.errno() == libc::EBUSY || e.errno() == libc::EOPNOTSUPP => {
             let own = init_cgroup(container)?;
@@ -168,7 +183,12 @@ fn clone(
     match side {
         Side::Parent(child) => {
             if let (Some(cgroup), false) = (cgroup, direct) {
-                cgroup::move_into(cgroup, child.pid)?;
+                match (cgroup::move_into(cgroup, child.pid), &container.record.cgroup.unit) {
+                    (Err(e), Some(unit)) if is_denied(&e) => {
+                        cgroup::systemd::attach(unit, &plan.sub_cgroup, child.pid)?;
+                    }
+                    (moved, _) => moved?,
+                }
                 ours.say(Word::Build)?;
             }
             Ok((child, ours))
@@ -178,6 +198,10 @@ fn clone(
             born(plan, init, plan.flags & !outer, cgroup, agent, &theirs, direct)
         }
     }
+}
+
+fn is_denied(e: &Error) -> bool {
+    matches!(e.errno(), libc::EACCES | libc::EPERM)
 }
 
 /// The cgroup that the container's first process is in now, from /proc/PID/cgroup.

@@ -84,7 +84,8 @@ fn make(
     start: bool,
 ) -> Result<Made> {
     // Never freed: the process ends with it.
-    let plan = ManuallyDrop::new(Plan::new(id.as_str(), bundle, options, &Host::look(&bundle.spec)?)?);
+    let host = Host::look(&bundle.spec, options)?;
+    let plan = ManuallyDrop::new(Plan::new(id.as_str(), bundle, options, &host)?);
     plan.warnings.iter().for_each(|w| crate::cli::log::warn(w));
     let notes = plan.seccomp.iter().flat_map(|s| &s.filter.warnings);
     notes.for_each(|note| crate::cli::log::debug(note));
@@ -93,8 +94,9 @@ fn make(
     let entry = root.claim(id)?;
     let mut undo = Undo::new(intent(&plan)?, &entry, &plan.hooks)?;
     entry.write_config(&bundle.raw)?;
-    let cgroup = plan.cgroup.as_ref().map(cgroup::make).transpose()?.flatten();
-    if cgroup.is_none() {
+    let by_systemd = plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.unit.is_some());
+    let cgroup = plan.cgroup.as_ref().filter(|_| !by_systemd).map(cgroup::make).transpose()?.flatten();
+    if cgroup.is_none() && !by_systemd {
         undo.record.cgroup = cgroup::Traces::default();
     }
     if let Some(rdt) = &plan.rdt {
@@ -105,8 +107,9 @@ fn make(
         None => None,
     };
     let mut open = Opened::new(&plan, &entry, start)?;
-    // What is moved to the child must not go with one that is killed at birth, and the child waits for it.
-    let direct = plan.net_devices.is_empty();
+    // What is moved to the child must not go with one that is killed at birth, and the child waits for it. systemd makes
+    // a scope around a process that is there.
+    let direct = plan.net_devices.is_empty() && !by_systemd;
     let born = match bear(&plan, &mut open, cgroup.as_ref(), &mut undo, handles, direct) {
         // The kernel kills a newborn at once where cgroup.kill was ever written to the caller's own cgroup or to an
         // empty target (it compares counters, 6.1 to 6.18): such a child is born outside and moved, the slow way.
@@ -172,7 +175,7 @@ impl Opened {
     fn new(plan: &Plan, entry: &Entry, start: bool) -> Result<Self> {
         let with_mounts = plan.namespaces.has(Kind::Mount) && opened::may_copy_mounts();
         Ok(Self {
-            trees: if with_mounts { Some(opened::trees(plan)?) } else { None },
+            trees: if with_mounts { Some(opened::trees(plan, false)?) } else { None },
             joined: apply::namespaces::open(&plan.namespaces)?,
             start: if start { None } else { Some(start_barrier(entry)?) },
             agent: connect_agent(plan.seccomp.as_ref())?,
@@ -231,6 +234,9 @@ fn bear(
     if let Some(rdt) = &undo.record.rdt {
         apply::rdt::enter(rdt, child.pid)?;
     }
+    if let Some(cgroup) = plan.cgroup.as_ref().filter(|cgroup| cgroup.unit.is_some()) {
+        ask_systemd(cgroup, &child, undo)?;
+    }
     let mapped = plan.namespaces.makes(Kind::User);
     if mapped {
         apply::ids::map(&plan.ids, &child)?;
@@ -241,8 +247,27 @@ fn bear(
     if mapped || !direct {
         sync.say(Word::Build)?;
     }
+    if open.trees.is_some()
+        && opened::cgroup_comes_later(plan)
+        && let Some(tree) = opened::cgroup(plan)?
+    {
+        sync.hand(Word::Build, tree.as_fd())?;
+    }
     let console = attend(plan, &sync, undo, handles)?;
     Ok((child, sync, console))
+}
+
+/// systemd makes a unit around a process that exists: so the child is born outside, and waits until it was moved.
+fn ask_systemd(plan: &crate::plan::CgroupPlan, child: &Child, undo: &mut Undo<'_>) -> Result<()> {
+    let Some(unit) = &plan.unit else { return Ok(()) };
+    match cgroup::systemd::Manager::connect(unit.user)?.start(unit, child.pid) {
+        Ok(()) => cgroup::adopt(plan, child.pid),
+        Err(cgroup::systemd::Failure::Taken(e)) => {
+            undo.disown_cgroup()?;
+            Err(e)
+        }
+        Err(cgroup::systemd::Failure::Other(e)) => Err(e),
+    }
 }
 
 /// The FIFO on which the created process waits. It is locked as long as the process has it open: until execve.

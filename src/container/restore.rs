@@ -42,7 +42,7 @@ pub fn restore(
 ) -> Result<Made> {
     criu::find()?;
     let places = Places::open(options, false, LOG)?;
-    let plan = Plan::new(id.as_str(), bundle, plan_options, &Host::look(&bundle.spec)?)?;
+    let plan = Plan::new(id.as_str(), bundle, plan_options, &Host::look(&bundle.spec, plan_options)?)?;
     plan.warnings.iter().for_each(|w| crate::cli::log::warn(w));
     opened::check_root(&plan)?;
     let entry = root.claim(id)?;

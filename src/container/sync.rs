@@ -92,6 +92,15 @@ impl Sync {
         }
     }
 
+    /// Waits for this word with a descriptor.
+    pub fn take(&self, word: Word) -> Result<OwnedFd> {
+        match self.hear()? {
+            Heard::Word(heard, _, Some(fd)) if heard == word => Ok(fd),
+            Heard::Word(heard, ..) => Err(Error::new(format!("expected {word:?} and heard {heard:?}"))),
+            Heard::Silence => Err(Error::new("the runtime is gone")),
+        }
+    }
+
     /// Waits for exactly this word, as the child does; silence means that the runtime was killed.
     pub fn expect(&self, word: Word) -> Result<Vec<u8>> {
         match self.hear()? {

@@ -44,6 +44,12 @@ impl<'a> Undo<'a> {
         Ok(())
     }
 
+    /// The cgroup that was announced is somebody else's: it is not undone.
+    pub fn disown_cgroup(&mut self) -> Result<()> {
+        self.record.cgroup = cgroup::Traces::default();
+        self.entry.write(&self.record)
+    }
+
     /// Hooks are about to run: written down first, since poststop hooks are owed for them.
     pub fn hooks_begin(&mut self) -> Result<()> {
         self.record.hooks_begun = true;

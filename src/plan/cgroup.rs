@@ -9,6 +9,7 @@ use oci_spec::runtime::{
 
 use super::devices::{self, Rule};
 use super::namespaces::{Kind, Namespaces};
+use super::unit::{self, UnitPlan};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::sys::bpf::Instruction;
@@ -29,6 +30,8 @@ pub struct CgroupPlan {
     pub optional: bool,
     /// The host's id of the container's user, when the cgroup is to be its own (config-linux.md#cgroup-ownership).
     pub owner: Option<u32>,
+    /// The unit that systemd is asked for, when its driver makes the cgroup.
+    pub unit: Option<Box<UnitPlan>>,
 }
 
 /// One value for one control file.
@@ -56,8 +59,11 @@ pub struct V1Plan {
 const COUNTING: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "blkio"];
 
 impl CgroupPlan {
-    pub fn new(id: &str, linux: &Linux, host: &Host) -> Result<Option<Self>> {
-        let path = path(id, linux, host)?;
+    pub fn new(id: &str, spec: &Spec, linux: &Linux, host: &Host) -> Result<Option<Self>> {
+        let path = match &host.systemd {
+            Some(systemd) => unit::path(id, linux, systemd)?,
+            None => path(id, linux, host)?,
+        };
         let nothing = LinuxResources::default();
         let resources = linux.resources().as_ref().unwrap_or(&nothing);
         let limits = limits(resources)?;
@@ -76,12 +82,14 @@ impl CgroupPlan {
         if device_program.as_ref().is_some_and(|p| p.len() > 30_000) {
             return Err(Error::new("/linux/resources/devices: too many rules for one device program"));
         }
-        let optional = host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
+        let optional =
+            host.systemd.is_none() && host.rootless && linux.cgroups_path().is_none() && limits.is_empty();
         let mut plan = Self { devices, device_program, optional, ..Self::bare(mount, path) };
         for limit in limits {
             plan.place(limit, host)?;
         }
         plan.count(host);
+        plan.unit = UnitPlan::new(id, spec, linux, host, &plan)?.map(Box::new);
         Ok(Some(plan))
     }
 
@@ -102,7 +110,17 @@ impl CgroupPlan {
     /// Without limits and without a device filter.
     pub(super) fn bare(mount: PathBuf, path: PathBuf) -> Self {
         let (writes, v1, devices) = (Vec::new(), Vec::new(), Vec::new());
-        Self { mount, path, writes, v1, devices, device_program: None, optional: false, owner: None }
+        Self {
+            mount,
+            path,
+            writes,
+            v1,
+            devices,
+            device_program: None,
+            optional: false,
+            owner: None,
+            unit: None,
+        }
     }
 
     /// A container that mounts its own view of the cgroup writable gets what it takes to divide it: nothing else makes

@@ -149,6 +149,58 @@ pub fn allows_everything(rules: &[Rule]) -> bool {
     start != usize::MAX && rules[start..].iter().all(|r| r.allow)
 }
 
+/// What the rules allow of an access to one device: later rules win, bit by bit, and what no rule allows is denied.
+/// `None` stands for a number that no rule names.
+fn allowed(rules: &[Rule], kind: u8, major: Option<u32>, minor: Option<u32>) -> u8 {
+    let matches = |rule: &&Rule| {
+        rule.kind.is_none_or(|k| k == kind)
+            && rule.major.is_none_or(|m| Some(m) == major)
+            && rule.minor.is_none_or(|m| Some(m) == minor)
+    };
+    rules
+        .iter()
+        .filter(matches)
+        .fold(0, |bits, rule| if rule.allow { bits | rule.access } else { bits & !rule.access })
+}
+
+/// What the rules allow, as systemd's DeviceAllow= has it: paths or groups of devices, with the letters of the access.
+/// The list allows all that the rules allow, and where systemd has no words more than that.
+pub fn allow_list(rules: &[Rule]) -> Vec<(String, String)> {
+    let mut list = Vec::new();
+    for (kind, name) in [(CHAR, "char"), (BLOCK, "block")] {
+        let minors: Vec<_> =
+            numbers(rules, kind, |rule| rule.minor).into_iter().map(Some).chain([None]).collect();
+        // A minor number of every major has no name of its own.
+        let all = minors.iter().fold(0, |bits, minor| bits | allowed(rules, kind, None, *minor));
+        let mut add = |path: String, bits: u8, known: u8| {
+            let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+            let access: String = letters.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, c)| *c).collect();
+            if bits & !known != 0 {
+                list.push((path, access));
+            }
+        };
+        add(format!("{name}-*"), all, 0);
+        for major in numbers(rules, kind, |rule| rule.major) {
+            let whole = allowed(rules, kind, Some(major), None) | all;
+            add(format!("{name}-{major}"), whole, all);
+            for minor in minors.iter().flatten() {
+                let one = allowed(rules, kind, Some(major), Some(*minor));
+                add(format!("/dev/{name}/{major}:{minor}"), one, whole);
+            }
+        }
+    }
+    list
+}
+
+/// The numbers that the rules of a kind name, each once.
+fn numbers(rules: &[Rule], kind: u8, number: fn(&Rule) -> Option<u32>) -> Vec<u32> {
+    let mut list: Vec<u32> =
+        rules.iter().filter(|r| r.kind.is_none_or(|k| k == kind)).filter_map(number).collect();
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
 /// The program of a rule list: what is allowed, bit by bit, as each rule in turn adds to it or takes away.
 ///
 /// There is not one jump in it. The kernel's verifier follows every path of a program, and its time is most of what a
@@ -396,6 +448,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_allow_list_names_what_is_allowed() {
+        let deny_all = LinuxDeviceCgroup::default();
+        let list = allow_list(&rules(&[deny_all]).unwrap());
+        let has = |path: &str, access: &str| list.contains(&(path.to_owned(), access.to_owned()));
+        assert!(has("char-*", "m") && has("block-*", "m") && has("char-136", "rwm"), "{list:?}");
+        assert!(has("/dev/char/1:3", "rwm") && has("/dev/char/5:2", "rwm"), "{list:?}");
+        assert!(!list.iter().any(|(path, _)| path == "/dev/char/1:2" || path == "char-1"), "{list:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod devices;
+pub mod gvariant;
 pub mod hooks;
 pub mod ids;
 pub mod mounts;
@@ -13,6 +14,7 @@ pub mod network;
 pub mod process;
 pub mod rdt;
 pub mod show;
+pub mod unit;
 pub mod update;
 
 use std::path::{Path, PathBuf};
@@ -41,6 +43,8 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// Descriptors from 3 on that the program keeps.
     pub preserve_fds: u32,
+    /// `--systemd-cgroup`: systemd makes the cgroup.
+    pub systemd_cgroup: bool,
 }
 
 /// Everything that is decided about a container before the first effect.
@@ -115,7 +119,7 @@ impl Plan {
         let annotations = annotations(spec);
         let mut process = ProcessPlan::new(process, &ids, host, &mut warnings)?;
         process.keep_groups |= process::keeps_groups(&annotations);
-        let mut cgroup = CgroupPlan::new(id, linux, host)?;
+        let mut cgroup = CgroupPlan::new(id, spec, linux, host)?;
         if let Some(cgroup) = &mut cgroup {
             cgroup.delegate(spec, &namespaces, ids.host_uid(process.uid));
         }

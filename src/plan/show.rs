@@ -109,6 +109,13 @@ fn namespaces(plan: &Plan, out: &mut Text) {
 
 fn limits(cgroup: &CgroupPlan, out: &mut Text) {
     out.line("cgroup", format!("/{}", cgroup.path.display()));
+    if let Some(unit) = &cgroup.unit {
+        out.line(
+            "unit",
+            format!("{} of the {} systemd", unit.name, if unit.user { "user's" } else { "system's" }),
+        );
+        unit.properties.iter().for_each(|(name, value)| out.line("property", format!("{name} = {value:?}")));
+    }
     for w in &cgroup.writes {
         out.line("limit", format!("{} = {}", w.file, w.value));
     }

@@ -36,7 +36,11 @@ impl Bundle {
 
     /// Owned and called by uid and gid 12345, with the config that `runc spec --rootless` writes.
     pub fn rootless() -> Self {
-        let (uid, gid) = (12345, 12345);
+        Self::rootless_for(12345, 12345)
+    }
+
+    /// The same for another user.
+    pub fn rootless_for(uid: u32, gid: u32) -> Self {
         Self::make(Some((uid, gid)), &rootless_spec(uid, gid))
     }
 

@@ -37,8 +37,9 @@ pub fn is_runc() -> bool {
     runtime_name() == "runc"
 }
 
+/// In one of the machines that are made for the tests and slower than this one: scripts/guest or scripts/vm.
 pub fn in_guest() -> bool {
-    std::env::var_os("JUG_IN_GUEST").is_some_and(|value| value == "1")
+    ["JUG_IN_GUEST", "JUG_IN_VM"].iter().any(|name| std::env::var_os(name).is_some_and(|value| value == "1"))
 }
 
 /// What a kernel may lack. `is_present` asks the running kernel, never a version number.
@@ -63,8 +64,12 @@ pub enum Feature {
     Selinux,
     Swap,
     SysResource,
+    /// systemd is the first process, on cgroup v2.
+    Systemd,
     TimeNamespace,
     UserNamespace,
+    /// Another init than systemd.
+    WithoutSystemd,
 }
 
 impl Feature {
@@ -88,6 +93,8 @@ impl Feature {
             Self::Selinux => exists("/sys/fs/selinux/enforce"),
             Self::Swap => reads("/proc/swaps").lines().count() > 1,
             Self::SysResource => capability(24),
+            Self::Systemd => exists("/run/systemd/system") && Self::CgroupV2.is_present(),
+            Self::WithoutSystemd => !exists("/run/systemd/system"),
             Self::TimeNamespace => exists("/proc/self/ns/time"),
             Self::UserNamespace => {
                 exists("/proc/self/ns/user") && reads("/proc/sys/user/max_user_namespaces").trim() != "0"

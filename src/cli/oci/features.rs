@@ -27,7 +27,7 @@ impl Features {
             "linux": {
                 "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
                 "capabilities": capabilities,
-                "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+                "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
                 "seccomp": {
                     "enabled": true,
                     "actions": seccomp::KNOWN_ACTIONS,
@@ -55,7 +55,9 @@ impl Features {
                 // The key is runc's, by which engines look.
                 "org.opencontainers.runc.checkpoint.enabled": crate::criu::find().is_ok().to_string(),
             },
-            "potentiallyUnsafeConfigAnnotations": ["bundle", "org.criu.config", "run.oci.keep_original_groups"],
+            "potentiallyUnsafeConfigAnnotations": [
+                "bundle", "org.criu.config", "org.systemd.property.", "run.oci.keep_original_groups",
+            ],
         });
         let text = serde_json::to_string_pretty(&features)
             .map_err(|e| Error::new(format!("writing the features: {e}")))?;

@@ -109,21 +109,6 @@ pub struct Globals {
 }
 
 impl Globals {
-    fn refuse_systemd(&self) -> Result<()> {
-        if !self.systemd_cgroup {
-            return Ok(());
-        }
-        Err(if crate::host::Host::has_systemd() {
-            Error::new("--systemd-cgroup: the systemd cgroup driver is not supported by this version")
-                .next("leave the flag out; the engine's setting is usually called cgroup driver or manager: cgroupfs")
-        } else {
-            Error::new(
-                "--systemd-cgroup: systemd not running on this host, cannot use systemd cgroups manager",
-            )
-            .next("leave the flag out")
-        })
-    }
-
     /// The existing state root.
     fn root(&self) -> Result<Root> {
         Root::open(&self.root, false)
@@ -184,7 +169,6 @@ impl CreateFlags {
 
     /// The bundle with what the environment adds, and the options; the descriptors to keep are there.
     fn prepare(&self, globals: &Globals) -> Result<(crate::bundle::Bundle, Options)> {
-        globals.refuse_systemd()?;
         let listen = listen_fds();
         let preserve_fds = self.preserve_fds.saturating_add(listen);
         container::check_preserved(preserve_fds)?;
@@ -199,7 +183,12 @@ impl CreateFlags {
         }
         bundle.warnings.iter().for_each(|w| log::warn(w));
         bundle.warnings.clear();
-        let options = Options { no_pivot: self.no_pivot, no_new_keyring: self.no_new_keyring, preserve_fds };
+        let options = Options {
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            preserve_fds,
+            systemd_cgroup: globals.systemd_cgroup,
+        };
         Ok((bundle, options))
     }
 
@@ -207,7 +196,7 @@ impl CreateFlags {
     fn print_plan(&self, globals: &Globals) -> Result<()> {
         let id = container::record::Id::new(&self.id)?;
         let (bundle, options) = self.prepare(globals)?;
-        let host = crate::host::Host::look(&bundle.spec)?;
+        let host = crate::host::Host::look(&bundle.spec, &options)?;
         let plan = crate::plan::Plan::new(id.as_str(), &bundle, &options, &host)?;
         log::print(&crate::plan::show::show(&plan));
         Ok(())

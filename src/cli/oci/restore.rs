@@ -11,7 +11,7 @@ use crate::cli::log;
 use crate::container::foreground::Foreground;
 use crate::container::{self, Handles, record::Id};
 use crate::criu::Options;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Make a container run again from a checkpoint, with criu
 #[derive(Debug, Args)]
@@ -52,7 +52,10 @@ impl Restore {
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.id)?;
         warn_rootless("restore");
-        globals.refuse_systemd()?;
+        if globals.systemd_cgroup {
+            return Err(Error::new("--systemd-cgroup: restore makes no units of systemd yet")
+                .next("leave the flag out: the container gets a cgroup of its own"));
+        }
         let mut bundle = crate::bundle::load(&self.bundle)?;
         check_console(&bundle, self.console_socket.is_some(), self.detach)?;
         if notify_socket().is_some() {
