@@ -49,7 +49,7 @@ impl Host {
         if !path.is_some_and(|p| p.is_absolute()) {
             host.own_cgroup = own_cgroup()?;
         }
-        host.capabilities = spec.process().as_ref().map_or(0, grantable);
+        host.capabilities = spec.process().as_ref().map_or(Ok(0), grantable)?;
         host.own_namespaces = linux.map(own_namespaces).unwrap_or_default();
         if linux.is_some_and(|l| l.resources().as_ref().is_some_and(asks_for_limits)) {
             if let Some(mount) = &host.cgroup2 {
@@ -84,7 +84,7 @@ fn own_namespaces(linux: &oci_spec::runtime::Linux) -> Vec<PathBuf> {
 }
 
 /// Those capabilities that a process asks for and the caller may grant: that are in its bounding set.
-pub fn grantable(process: &oci_spec::runtime::Process) -> u64 {
+pub fn grantable(process: &oci_spec::runtime::Process) -> Result<u64> {
     sys::cred::in_bounding_set(crate::plan::process::wanted_capabilities(process))
 }
 

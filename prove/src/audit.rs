@@ -169,7 +169,10 @@ pub fn processes(moment: Duration) -> Vec<String> {
         let left = descendants();
         if left.is_empty() || Instant::now() >= deadline {
             let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            return left.iter().map(|pid| format!("process {pid} {}", name(pid).replace('\0', " "))).collect();
+            return left
+                .iter()
+                .map(|pid| format!("process {pid} {}", name(pid).replace('\0', " ")))
+                .collect();
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -28,18 +28,31 @@ impl Which {
     }
 }
 
+/// The probe, asked for what paths hide, too.
+pub const PROBE: [&str; 9] = [
+    "/bin/probe",
+    "--read",
+    "/proc/kcore",
+    "--read",
+    "/proc/keys",
+    "--list",
+    "/sys/firmware",
+    "--write",
+    "/proc/sys/kernel/domainname",
+];
+
 pub const SLEEP: [&str; 3] = ["/bin/busybox", "sleep", "3600"];
 
 pub fn spec(which: Which, cgroup: &str) -> Value {
     let mut spec = plain(cgroup);
     match which {
         Which::Plain => {}
-        Which::Probe => spec["process"]["args"] = json!(["/bin/probe"]),
+        Which::Probe => spec["process"]["args"] = json!(PROBE),
         Which::Peer => drop(spec["linux"].as_object_mut().and_then(|linux| linux.remove("resources"))),
         Which::Rich => enrich(&mut spec),
         Which::RichProbe => {
             enrich(&mut spec);
-            spec["process"]["args"] = json!(["/bin/probe"]);
+            spec["process"]["args"] = json!(PROBE);
         }
     }
     spec
@@ -108,7 +121,10 @@ fn enrich(spec: &mut Value) {
             "options": ["nosuid", "size=64k"] }));
     }
     spec["mounts"][7]["source"] = json!(format!("{}/files", crate::place::DIR));
-    spec["linux"]["namespaces"].as_array_mut().into_iter().for_each(|list| list.push(json!({ "type": "user" })));
+    spec["linux"]["namespaces"]
+        .as_array_mut()
+        .into_iter()
+        .for_each(|list| list.push(json!({ "type": "user" })));
     spec["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
     spec["linux"]["gidMappings"] = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
     spec["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });

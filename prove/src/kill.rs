@@ -126,7 +126,8 @@ fn prepare(worker: &mut Worker, verb: &str) -> io::Result<()> {
             worker.must(&["kill", &id, "KILL"])?;
             // A delete of what has not quite ended is refused.
             for _ in 0..1000 {
-                let state = worker.place.command(&["state", &id])?.stdout(std::process::Stdio::piped()).output()?;
+                let state =
+                    worker.place.command(&["state", &id])?.stdout(std::process::Stdio::piped()).output()?;
                 if String::from_utf8_lossy(&state.stdout).contains("\"stopped\"") {
                     return Ok(());
                 }

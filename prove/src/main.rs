@@ -72,6 +72,9 @@ pub struct Options {
     /// What the random numbers begin with, and where trials begin that are not all made
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// In a view of cgroup2 alone, without v1, which crun needs
+    #[arg(long)]
+    pub plain_v2: bool,
     /// Only series whose name holds this
     #[arg(long)]
     pub only: Option<String>,

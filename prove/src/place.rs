@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
@@ -25,7 +25,6 @@ pub struct Place {
     /// The one word that names everything of this worker's: its containers and cgroups.
     pub tag: String,
     pub runtime: PathBuf,
-    pub guest: bool,
 }
 
 /// What a call of the runtime came to.
@@ -53,7 +52,7 @@ fn tmpfs(at: &str, options: &str) -> io::Result<()> {
 
 impl Place {
     /// Enters the box. `runtime` is copied into it, unless it is a peer, which has libraries of its own beside it.
-    pub fn enter(runtime: &Path, probe: &Path, number: usize) -> io::Result<Self> {
+    pub fn enter(runtime: &Path, probe: &Path, number: usize, plain_v2: bool) -> io::Result<Self> {
         let peer = runtime.file_name().is_none_or(|name| name != "jug-oci");
         let (oci, probe) = (fs::read(runtime)?, fs::read(probe)?);
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find_map(|path| fs::read(path).ok());
@@ -62,6 +61,10 @@ impl Place {
         let (none, recursive) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
         mount(none, "/", none, recursive, none)?;
         mount(none, "/", none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?;
+        if plain_v2 {
+            umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH)?;
+            mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), none)?;
+        }
         tmpfs("/tmp", "size=4m")?;
         tmpfs("/run", "size=64m,mode=755")?;
         for dir in ["", "/bundle", "/bundle/rootfs", "/files", "/outside"] {
@@ -81,12 +84,12 @@ impl Place {
         copy(&probe, "bundle/rootfs/bin/probe")?;
         fs::write("bundle/rootfs/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")?;
         fs::write("bundle/rootfs/etc/group", "root:x:0:\n")?;
+        crate::adversary::fill_outside()?;
         setrlimit(Resource::RLIMIT_FSIZE, 32 << 20, 32 << 20)?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
         Ok(Self {
             tag: format!("jug-prove-{}-{number}", std::process::id()),
             runtime: if peer { runtime.to_owned() } else { format!("{DIR}/jug-oci").into() },
-            guest: std::env::var_os("JUG_IN_GUEST").is_some(),
         })
     }
 

@@ -57,7 +57,9 @@ struct Tracee {
     stopped: bool,
     program: bool,
     /// What its call is to return.
-    fail: Option<i32>,
+    fail: Option<i64>,
+    /// What brk(2) returned last.
+    brk: Option<i64>,
 }
 
 pub struct Tracer {
@@ -177,9 +179,12 @@ impl Tracer {
         tracee.stopped = true;
         let mut signal = None;
         match status {
-            WaitStatus::PtraceSyscall(_) if tracee.inside.take().is_some() => {
-                if let Some(errno) = tracee.fail.take() {
-                    set_result(pid, -i64::from(errno));
+            WaitStatus::PtraceSyscall(_) if tracee.inside.is_some() => {
+                let number = tracee.inside.take();
+                if let Some(result) = tracee.fail.take() {
+                    set_result(pid, result);
+                } else if number == Some(libc::SYS_brk) {
+                    tracee.brk = result(pid);
                 }
             }
             WaitStatus::PtraceSyscall(_) => {
@@ -199,9 +204,19 @@ impl Tracer {
                     match deed(&entry) {
                         Deed::Go => {}
                         Deed::Halt => return Some(entry),
+                        // The one has no errors: it returns the break that there is.
+                        Deed::Fail(_) if number == libc::SYS_brk => {
+                            tracee.fail = tracee.brk;
+                            if tracee.fail.is_some() {
+                                leave_out(pid);
+                            }
+                        }
+                        // The other frees the descriptor, whatever it returns (close(2), NOTES).
                         Deed::Fail(errno) => {
-                            tracee.fail = Some(errno);
-                            leave_out(pid);
+                            tracee.fail = Some(-i64::from(errno));
+                            if number != libc::SYS_close {
+                                leave_out(pid);
+                            }
                         }
                     }
                 }
@@ -334,6 +349,11 @@ fn leave_out(pid: Pid) {
 }
 
 #[cfg(target_arch = "x86_64")]
+fn result(pid: Pid) -> Option<i64> {
+    ptrace::getregs(pid).ok().map(|regs| regs.rax.cast_signed())
+}
+
+#[cfg(target_arch = "x86_64")]
 fn set_result(pid: Pid, value: i64) {
     if let Ok(mut regs) = ptrace::getregs(pid) {
         regs.rax = value.cast_unsigned();
@@ -344,6 +364,11 @@ fn set_result(pid: Pid, value: i64) {
 /// Elsewhere `main` refuses before anything is followed.
 #[cfg(not(target_arch = "x86_64"))]
 fn call(_: Pid) -> Option<(i64, [u64; 6])> {
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn result(_: Pid) -> Option<i64> {
     None
 }
 

@@ -98,7 +98,7 @@ impl Worker {
     fn new(options: Options, number: usize) -> io::Result<Self> {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         prctl::set_child_subreaper(true)?;
-        let place = Place::enter(&options.runtime, &options.probe, number)?;
+        let place = Place::enter(&options.runtime, &options.probe, number, options.plain_v2)?;
         let tracer = Tracer::new()?;
         let audit = Audit::new(&place.tag);
         Ok(Self { options, number, place, tracer, audit, which: Which::Plain })

@@ -12,8 +12,8 @@ use crate::sys::path;
 
 /// Covers what is to be seen by nobody: files with the host's /dev/null, directories with one shared empty tmpfs.
 pub fn mask(plan: &Plan, trees: &mut Trees, root: &RootDir) -> Result<()> {
-    let mut empty = Cover(None);
-    let mut null = Cover(trees.null.take());
+    let mut empty = Cover::new(None);
+    let mut null = Cover::new(trees.null.take());
     for masked in &plan.masked {
         let Some(target) = root.open_existing(masked)? else { continue };
         let is_dir = path::stat(target.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
@@ -24,21 +24,25 @@ pub fn mask(plan: &Plan, trees: &mut Trees, root: &RootDir) -> Result<()> {
 }
 
 /// A mount of which every further place gets a copy.
-struct Cover(Option<OwnedFd>);
+struct Cover {
+    tree: Option<OwnedFd>,
+    /// It covers a place. To attach it again would move it away from there.
+    attached: bool,
+}
 
 impl Cover {
+    fn new(tree: Option<OwnedFd>) -> Self {
+        Self { tree, attached: false }
+    }
+
     fn put(&mut self, target: &OwnedFd, make: fn() -> Result<OwnedFd>) -> Result<()> {
-        let used = std::mem::take(&mut self.0);
-        let tree = match used {
-            // Detached: not used yet. open_tree(2) of an attached one is a copy; of a detached one it is refused.
-            Some(tree) => match mount::open_tree(tree.as_fd(), Path::new(""), false, false) {
-                Ok(copy) => copy,
-                Err(_) => tree,
-            },
+        let tree = match self.tree.take() {
+            Some(tree) if self.attached => mount::open_tree(tree.as_fd(), Path::new(""), false, false)?,
+            Some(tree) => tree,
             None => make()?,
         };
         mount::attach(tree.as_fd(), target.as_fd())?;
-        self.0 = Some(tree);
+        (self.tree, self.attached) = (Some(tree), true);
         Ok(())
     }
 }

@@ -97,7 +97,7 @@ fn plan(
 ) -> Result<ExecPlan> {
     let own = spec.process().as_ref().ok_or_else(|| Error::new("the container's config has no process"))?;
     let process = change(own)?;
-    let host = Host { capabilities: crate::host::grantable(&process), ..Host::look(spec)? };
+    let host = Host { capabilities: crate::host::grantable(&process)?, ..Host::look(spec)? };
     let mut ids = IdMaps::default();
     let mut seccomp = None;
     if let Some(linux) = spec.linux() {
@@ -248,7 +248,14 @@ fn born(
             process::exit_now(255)
         }
     };
-    let Ok(message) = sync.expect(Word::Keep) else { process::exit_now(255) };
+    let message = match sync.expect(Word::Keep) {
+        Ok(message) => message,
+        // Unsaid, it would look like a program that runs. If it is the runtime that is gone, nobody hears it.
+        Err(e) => {
+            sync.fail(&e);
+            process::exit_now(255)
+        }
+    };
     let filter = plan
         .seccomp
         .as_ref()
