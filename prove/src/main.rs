@@ -1,5 +1,5 @@
-//! Proves a container runtime: kills it at every system call, makes each call fail, swaps directories under it, kills it
-//! at random instants, runs it a thousand times; after each trial an audit says whether anything is left.
+//! Proves a container runtime: kills it at every system call, makes each call fail, swaps directories under it, and
+//! kills it at random instants, and runs it a thousand times; after each trial an audit says whether anything is left.
 //!
 //! `scripts/prove` calls this. Every worker is a process of its own, in a box of its own (`place`).
 #![forbid(unsafe_code)]

@@ -6,6 +6,7 @@ macro_rules! table {
     };
 }
 
+#[rustfmt::skip]
 #[cfg(target_arch = "x86_64")]
 const NAMES: &[(i64, &str)] = table! {
     SYS_read SYS_write SYS_open SYS_close SYS_stat SYS_fstat SYS_lstat SYS_poll SYS_lseek SYS_mmap SYS_mprotect
@@ -20,12 +21,12 @@ const NAMES: &[(i64, &str)] = table! {
     SYS_arch_prctl SYS_setrlimit SYS_chroot SYS_mount SYS_umount2 SYS_sethostname SYS_setdomainname SYS_gettid
     SYS_futex SYS_sched_setaffinity SYS_sched_getaffinity SYS_getdents64 SYS_set_tid_address SYS_clock_gettime
     SYS_clock_nanosleep SYS_exit_group SYS_tgkill SYS_waitid SYS_keyctl SYS_openat SYS_mkdirat SYS_mknodat
-    SYS_fchownat SYS_newfstatat SYS_unlinkat SYS_renameat SYS_renameat2 SYS_linkat SYS_symlinkat SYS_readlinkat SYS_setpriority SYS_setresuid SYS_setresgid SYS_fchmodat
-    SYS_faccessat SYS_ppoll SYS_set_robust_list SYS_utimensat SYS_signalfd4 SYS_dup3 SYS_pipe2 SYS_prlimit64
-    SYS_setns SYS_syncfs SYS_getrandom SYS_memfd_create SYS_bpf SYS_execveat SYS_statx SYS_pidfd_send_signal
-    SYS_pidfd_open SYS_clone3 SYS_close_range SYS_openat2 SYS_faccessat2 SYS_mount_setattr SYS_open_tree
-    SYS_move_mount SYS_fsopen SYS_fsconfig SYS_fsmount SYS_pivot_root SYS_unshare SYS_seccomp SYS_rseq
-    SYS_add_key SYS_request_key
+    SYS_fchownat SYS_newfstatat SYS_unlinkat SYS_renameat SYS_renameat2 SYS_linkat SYS_symlinkat SYS_readlinkat
+    SYS_setpriority SYS_setresuid SYS_setresgid SYS_fchmodat SYS_faccessat SYS_ppoll SYS_set_robust_list
+    SYS_utimensat SYS_signalfd4 SYS_dup3 SYS_pipe2 SYS_prlimit64 SYS_setns SYS_syncfs SYS_getrandom
+    SYS_memfd_create SYS_bpf SYS_execveat SYS_statx SYS_pidfd_send_signal SYS_pidfd_open SYS_clone3
+    SYS_close_range SYS_openat2 SYS_faccessat2 SYS_mount_setattr SYS_open_tree SYS_move_mount SYS_fsopen
+    SYS_fsconfig SYS_fsmount SYS_pivot_root SYS_unshare SYS_seccomp SYS_rseq SYS_add_key SYS_request_key
 };
 
 #[cfg(not(target_arch = "x86_64"))]
