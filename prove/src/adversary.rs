@@ -1,4 +1,4 @@
-//! The attacker who owns the root file system, and is quick: at each system call of create and exec that takes a path, a
+//! The attacker who owns the root file system: at each system call of create and exec that takes a path, a
 //! directory of the root file system is swapped for something else, and the call goes on. Whatever comes of it, what
 //! lies outside stays as it was. Counts how the runtime walks in the tree that can be swapped.
 

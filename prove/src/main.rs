@@ -24,7 +24,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "Kills, starves and attacks a container runtime at every system call")]
+#[command(
+    about = "Kills, starves and attacks a container runtime at every system call",
+    args_override_self = true
+)]
 struct Cli {
     #[command(subcommand)]
     job: Job,
@@ -49,7 +52,9 @@ pub enum Job {
     },
 }
 
+// scripts/prove says its own first: what comes later wins.
 #[derive(Args, Clone)]
+#[command(args_override_self = true)]
 pub struct Options {
     /// The runtime
     #[arg(long)]
