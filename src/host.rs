@@ -63,7 +63,7 @@ impl Host {
         if !path.is_some_and(|p| p.is_absolute()) {
             host.own_cgroup = own_cgroup()?;
         }
-        host.capabilities = spec.process().as_ref().map_or(0, grantable);
+        host.capabilities = spec.process().as_ref().map_or(Ok(0), grantable)?;
         if linux.is_some_and(|l| l.intel_rdt().is_some()) {
             host.resctrl = find_mount("resctrl");
         }
@@ -118,7 +118,7 @@ fn own_namespaces(linux: &oci_spec::runtime::Linux) -> Vec<PathBuf> {
 }
 
 /// Those capabilities that a process asks for and the caller may grant: that are in its bounding set.
-pub fn grantable(process: &oci_spec::runtime::Process) -> u64 {
+pub fn grantable(process: &oci_spec::runtime::Process) -> Result<u64> {
     sys::cred::in_bounding_set(crate::plan::process::wanted_capabilities(process))
 }
 

@@ -45,6 +45,16 @@ fn pid_file_replaces_what_was_there_and_leaves_no_other_file() {
     assert_eq!(names, ["init.pid"]);
 }
 
+/// scripts/prove kill: a create that was killed between writing and renaming left `.init.pid` behind.
+#[test]
+fn pid_file_has_no_other_name_on_its_way() {
+    deviates!("runc writes .NAME first, which is left when it is killed there");
+    let b = Bundle::new();
+    fs::create_dir_all(b.path("pids/.init.pid")).expect("mkdir");
+    let c = b.create_with(&["--pid-file", &b.path("pids/init.pid")]);
+    assert_eq!(fs::read_to_string(b.path("pids/init.pid")).expect("the pid file"), c.pid().to_string());
+}
+
 #[test]
 fn pid_file_that_cannot_be_written_fails_the_create_and_leaves_nothing() {
     let b = Bundle::new();

@@ -28,6 +28,29 @@ fn own_runtime(b: &Bundle) -> String {
     path
 }
 
+/// scripts/prove faults: where the mask could not be copied, the first masked path lost it to the next one.
+#[test]
+fn a_mask_that_cannot_be_copied_is_an_error_and_not_moved() {
+    let masked = ["/proc/kcore", "/proc/keys", "/proc/timer_list"];
+    let mut seen = 0;
+    for number in 1..=12 {
+        let b = Bundle::new();
+        b.edit(|spec| spec["linux"]["maskedPaths"] = json!(masked));
+        b.set_args(&["/bin/probe", "--read", masked[0], "--read", masked[1], "--read", masked[2]]);
+        let inject = format!("inject=open_tree:error=EMFILE:when={number}");
+        let out = b.verb("run", &[]).through(&["strace", "-f", "-o", "/dev/null", "-e", &inject]).output();
+        if out.code != 0 {
+            continue;
+        }
+        seen += 1;
+        let report = out.json();
+        for path in masked.iter().filter(|path| Path::new(path).exists()) {
+            assert_eq!(report["reads"][path]["ok"], "", "{path}, without call {number}: {report:#}");
+        }
+    }
+    assert!(seen > 0, "beyond the last call nothing fails");
+}
+
 // R1, CVE-2019-5736: the runtime's binary through /proc/PID/exe.
 
 #[test]

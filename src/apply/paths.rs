@@ -12,8 +12,8 @@ use crate::sys::path;
 
 /// Covers what is to be seen by nobody: files with the host's /dev/null, directories with one shared empty tmpfs.
 pub fn mask(plan: &Plan, trees: &mut Trees, root: &RootDir) -> Result<()> {
-    let mut empty = Cover { tree: None, attached: false };
-    let mut null = Cover { tree: trees.null.take(), attached: false };
+    let mut empty = Cover::new(None);
+    let mut null = Cover::new(trees.null.take());
     for masked in &plan.masked {
         let Some(target) = root.open_existing(masked)? else { continue };
         let is_dir = path::stat(target.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
@@ -27,10 +27,15 @@ pub fn mask(plan: &Plan, trees: &mut Trees, root: &RootDir) -> Result<()> {
 struct Cover {
     tree: Option<OwnedFd>,
     /// open_tree(2) copies what is attached; what is still detached is attached as it is.
+    /// It covers a place. To attach it again would move it away from there.
     attached: bool,
 }
 
 impl Cover {
+    fn new(tree: Option<OwnedFd>) -> Self {
+        Self { tree, attached: false }
+    }
+
     fn put(&mut self, target: &OwnedFd, make: fn() -> Result<OwnedFd>) -> Result<()> {
         let tree = match self.tree.take() {
             Some(tree) if self.attached => mount::open_tree(tree.as_fd(), Path::new(""), false, false)?,
@@ -38,8 +43,7 @@ impl Cover {
             None => make()?,
         };
         mount::attach(tree.as_fd(), target.as_fd())?;
-        self.tree = Some(tree);
-        self.attached = true;
+        (self.tree, self.attached) = (Some(tree), true);
         Ok(())
     }
 }

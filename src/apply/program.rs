@@ -26,7 +26,7 @@ pub fn find(plan: &ProcessPlan) -> Result<Program> {
     let mut env = plan.env.clone();
     if !env.iter().any(|e| e.starts_with("HOME=") && e.len() > 5) {
         env.retain(|e| !e.starts_with("HOME="));
-        env.push(format!("HOME={}", home(plan.uid)));
+        env.push(format!("HOME={}", home(plan.uid)?));
     }
     let path = locate(&plan.args[0], &env)?;
     let text =
@@ -90,7 +90,7 @@ fn check(candidate: &Path) -> Result<()> {
 
 /// The home directory of a user by /etc/passwd inside; `/` when there is none. The file is the image's: a FIFO, a
 /// device or a huge file is as good as none.
-fn home(uid: u32) -> String {
+fn home(uid: u32) -> Result<String> {
     let read = || -> Result<String> {
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
         let file = path::open(Path::new("/etc/passwd"), flags)?;
@@ -99,8 +99,24 @@ fn home(uid: u32) -> String {
         }
         Ok(String::from_utf8_lossy(&fd::read_to_end(file.as_fd(), PASSWD_LIMIT)?).into_owned())
     };
-    let passwd = read().unwrap_or_default();
-    passwd
+    // What the image makes of the file is its own affair; what the machine cannot do now is an error.
+    const NONE: [i32; 10] = [
+        0,
+        libc::ENOENT,
+        libc::ENOTDIR,
+        libc::EACCES,
+        libc::ELOOP,
+        libc::ENXIO,
+        libc::ENODEV,
+        libc::EIO,
+        libc::EINVAL,
+        libc::ENAMETOOLONG,
+    ];
+    let passwd = match read() {
+        Err(e) if !NONE.contains(&e.errno()) => return Err(e.context("HOME by /etc/passwd")),
+        read => read.unwrap_or_default(),
+    };
+    Ok(passwd
         .lines()
         .filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
@@ -108,7 +124,7 @@ fn home(uid: u32) -> String {
                 .then(|| fields[5].to_owned())
         })
         .next()
-        .unwrap_or_else(|| "/".to_owned())
+        .unwrap_or_else(|| "/".to_owned()))
 }
 
 impl Program {

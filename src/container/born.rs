@@ -45,8 +45,8 @@ pub fn born(mut newborn: Newborn<'_>) -> ! {
     };
     let message = match newborn.sync.expect(Word::Keep) {
         Ok(message) => message,
-        // The maker is gone: this container was never made.
-        Err(_) => process::exit_now(1),
+        // The maker is gone, and this container was never made; or it could not be heard, which `run` has to know.
+        Err(e) => end(&Listener::Maker(&newborn.sync), &e),
     };
     let keep = plan.options.preserve_fds;
     let (listener, agent) = match newborn.start {

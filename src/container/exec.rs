@@ -100,7 +100,7 @@ fn plan(
     let own = spec.process().as_ref().ok_or_else(|| Error::new("the container's config has no process"))?;
     let process = change(own)?;
     let (apparmor, selinux) = crate::host::security_modules(&process);
-    let capabilities = crate::host::grantable(&process);
+    let capabilities = crate::host::grantable(&process)?;
     let host = Host { capabilities, apparmor, selinux, ..Host::look(spec, &Options::default())? };
     let mut ids = IdMaps::default();
     let mut seccomp = None;
@@ -275,7 +275,14 @@ fn born(
             process::exit_now(255)
         }
     };
-    let Ok(message) = sync.expect(Word::Keep) else { process::exit_now(255) };
+    let message = match sync.expect(Word::Keep) {
+        Ok(message) => message,
+        // Unsaid, it would look like a program that runs. If it is the runtime that is gone, nobody hears it.
+        Err(e) => {
+            sync.fail(&e);
+            process::exit_now(255)
+        }
+    };
     let filter = plan
         .seccomp
         .as_ref()

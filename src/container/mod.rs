@@ -366,10 +366,34 @@ fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
     let name = file.file_name().ok_or_else(|| Error::new(format!("--pid-file: {file:?} is no file")))?;
     let parent = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir = path::open(parent, libc::O_RDONLY | libc::O_DIRECTORY).map_err(|e| e.context("--pid-file"))?;
-    let new = PathBuf::from(format!(".{}", name.to_string_lossy()));
-    let out = path::openat(dir.as_fd(), &new, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, 0o644)?;
+    // It has no name until it is whole, so that a runtime that is killed leaves no half and no second file.
+    let flags = libc::O_WRONLY | libc::O_TMPFILE;
+    let out = match path::openat(dir.as_fd(), Path::new("."), flags, 0o644) {
+        Ok(out) => out,
+        Err(e) if matches!(e.errno(), libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL) => {
+            return write_hidden_first(dir.as_fd(), Path::new(name), pid);
+        }
+        Err(e) => return Err(e.context("--pid-file")),
+    };
     fd::write_all(out.as_fd(), pid.to_string().as_bytes())?;
-    path::renameat(dir.as_fd(), &new, Path::new(name), 0)
+    match path::link_open_file(out.as_fd(), dir.as_fd(), Path::new(name)) {
+        // What an earlier container left.
+        Err(e) if e.errno() == libc::EEXIST => {
+            path::unlinkat(dir.as_fd(), Path::new(name), 0)?;
+            path::link_open_file(out.as_fd(), dir.as_fd(), Path::new(name))
+        }
+        // No /proc.
+        Err(e) if e.errno() == libc::ENOENT => write_hidden_first(dir.as_fd(), Path::new(name), pid),
+        other => other,
+    }
+}
+
+/// For file systems without O_TMPFILE: a file beside it is renamed.
+fn write_hidden_first(dir: BorrowedFd<'_>, name: &Path, pid: i32) -> Result<()> {
+    let new = PathBuf::from(format!(".{}", name.display()));
+    let out = path::openat(dir, &new, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, 0o644)?;
+    fd::write_all(out.as_fd(), pid.to_string().as_bytes())?;
+    path::renameat(dir, &new, name, 0)
 }
 
 /// Lets a created container's process become its program. With a service manager's socket, returns when the program is

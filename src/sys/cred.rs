@@ -89,12 +89,19 @@ pub fn limit_bounding_set(keep: u64) -> Result<()> {
 }
 
 /// Those of `wanted` that are in the bounding set of this process.
-pub fn in_bounding_set(wanted: u64) -> u64 {
-    let is_in = |cap: &u64| {
+pub fn in_bounding_set(wanted: u64) -> Result<u64> {
+    let mut set = 0;
+    for cap in (0..64u64).filter(|cap| wanted & (1 << cap) != 0) {
         // SAFETY: plain integers.
-        wanted & (1 << cap) != 0 && unsafe { libc::prctl(libc::PR_CAPBSET_READ, *cap, 0, 0, 0) } == 1
-    };
-    (0..64u64).filter(is_in).fold(0, |set, cap| set | 1 << cap)
+        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, cap, 0, 0, 0) } {
+            1 => set |= 1 << cap,
+            0 => {}
+            // The kernel knows no such capability.
+            _ if errno() == libc::EINVAL => {}
+            _ => return Err(Error::call(format_args!("prctl(PR_CAPBSET_READ, {cap})"), errno())),
+        }
+    }
+    Ok(set)
 }
 
 /// Makes the ambient set exactly `set`: cleared, then raised one by one (capabilities(7)).

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::fd::owned;
-use super::{c_path, check, cwd, errno, shown};
+use super::{c_bytes, c_path, check, cwd, errno, shown};
 use crate::error::{Error, Result};
 
 pub const RESOLVE_NO_XDEV: u64 = 0x01;
@@ -159,6 +159,21 @@ pub fn renameat(dir: BorrowedFd<'_>, from: &Path, to: &Path, flags: u32) -> Resu
             )
         },
         "renameat2({}, {from:?}, {to:?})",
+        shown(dir)
+    )?;
+    Ok(())
+}
+
+/// Gives a file that was opened with O_TMPFILE its name (linkat(2), by way of /proc, which needs no capability).
+pub fn link_open_file(file: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &Path) -> Result<()> {
+    let (from, to) = (c_bytes(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes())?, c_path(name)?);
+    check!(
+        // SAFETY: both are valid NUL-terminated strings.
+        unsafe {
+            libc::linkat(libc::AT_FDCWD, from.as_ptr(), dir.as_raw_fd(), to.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+        },
+        "linkat({}, {}, {name:?})",
+        shown(file),
         shown(dir)
     )?;
     Ok(())

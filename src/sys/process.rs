@@ -328,8 +328,11 @@ pub fn join_session_keyring(name: &CString) -> Result<()> {
     }
     // The possessor may do everything, and users of the same id may search it, as runc sets it (keyctl_setperm(3)).
     const PERMISSIONS: u32 = 0x3f13_0000 | 0x0008_0000;
-    // SAFETY: plain call; 5 is KEYCTL_SETPERM.
-    let _ = unsafe { libc::syscall(libc::SYS_keyctl, 5, ring, PERMISSIONS) };
+    check!(
+        // SAFETY: plain call; 5 is KEYCTL_SETPERM.
+        unsafe { libc::syscall(libc::SYS_keyctl, 5, ring, PERMISSIONS) },
+        "keyctl(KEYCTL_SETPERM, {ring}, {PERMISSIONS:#x})"
+    )?;
     Ok(())
 }
 

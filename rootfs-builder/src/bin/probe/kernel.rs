@@ -151,6 +151,14 @@ pub fn fork(waits: bool) -> Result<i32, Errno> {
     }
 }
 
+/// Forks for ever, and so does every child: a bomb, for a cgroup with a limit on processes.
+pub fn bomb() -> ! {
+    loop {
+        // SAFETY: the probe has one thread, and whoever comes back from it only forks again.
+        unsafe { libc::fork() };
+    }
+}
+
 /// The old 32-bit door, `int 0x80`: what a seccomp filter must also watch.
 #[cfg(target_arch = "x86_64")]
 pub fn syscall32(number: i32, args: [i32; 3]) -> i32 {

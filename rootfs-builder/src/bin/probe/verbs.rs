@@ -23,6 +23,7 @@ probe tiocsti               push a byte into the terminal on stdin
 probe spin [SEC]            burn CPU
 probe alloc MB [SEC]        touch MB mebibytes, say so, hold them for SEC
 probe fork N                N sleeping children, then says how many it got
+probe bomb                  fork for ever, and so every child: only below a limit on processes
 probe zombie                leave an unreaped child and sleep
 probe sleep SEC
 probe exit N
@@ -53,6 +54,7 @@ fn perform(verb: &str, args: &[String]) -> Result<ExitCode, String> {
         "spin" => spin(args.first().map(|secs| number(secs)).transpose()?),
         "alloc" => alloc(number(arg(0)?)?, args.get(1).map_or(Ok(0), |secs| number(secs))?),
         "fork" => fork(number(arg(0)?)?),
+        "bomb" => kernel::bomb(),
         "zombie" => {
             answer(kernel::fork(false).map(i64::from));
             sleep(3600.0);

@@ -1,0 +1,97 @@
+//! Loops of create, start, kill and delete; then many containers that run at once, stopped and deleted one by one.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::config::Which;
+use crate::tally::Tally;
+use crate::worker::Worker;
+
+pub fn prove(worker: &mut Worker) -> io::Result<()> {
+    if worker.options.wants("loops") {
+        loops(worker)?;
+    }
+    // One worker alone: the figure is that of a caller who stops one after the other.
+    if worker.options.wants("many") && worker.number == 0 {
+        many(worker)?;
+    }
+    Ok(())
+}
+
+fn loops(worker: &mut Worker) -> io::Result<()> {
+    worker.configure(Which::Plain)?;
+    let mut tally = Tally::new(format!("loops, {} wide", worker.options.workers));
+    let id = worker.place.id();
+    for trial in (worker.number..worker.options.trials).step_by(worker.options.workers) {
+        worker.running()?;
+        worker.must(&["kill", &id, "KILL"])?;
+        let faults = match delete_stopped(worker, &id) {
+            Ok(()) => worker.audit.leftovers(),
+            Err(e) => vec![e.to_string()],
+        };
+        worker.judge(&mut tally, &format!("loop {trial}"), &faults);
+        worker.place.clear();
+        if !faults.is_empty() {
+            worker.conclude(&mut tally, false)?;
+        }
+    }
+    println!("{}", tally.line());
+    Ok(())
+}
+
+/// `delete` without force, which is refused until the process is gone.
+fn delete_stopped(worker: &mut Worker, id: &str) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let call = worker.place.call(&mut worker.tracer, &["delete", id])?;
+        if call.ok() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!("delete: {call:?}: {}", worker.place.said())));
+        }
+    }
+}
+
+fn many(worker: &mut Worker) -> io::Result<()> {
+    worker.configure(Which::Plain)?;
+    let count = worker.options.containers;
+    let mut tally = Tally::new(format!("{count} running containers at once"));
+    let mut ids = Vec::new();
+    for number in 0..count {
+        let id = format!("{}-{number}", worker.place.tag);
+        let cgroup = format!("/{id}");
+        worker.place.write_config(&crate::config::spec(Which::Plain, &cgroup))?;
+        worker.must(&["run", "--detach", "--bundle", "bundle", &id])?;
+        ids.push(id);
+    }
+    let begun = Instant::now();
+    let mut took = Vec::new();
+    for id in &ids {
+        let one = Instant::now();
+        worker.must(&["kill", id, "KILL"])?;
+        delete_stopped(worker, id)?;
+        took.push(one.elapsed());
+    }
+    let all = begun.elapsed();
+    let faults = worker.audit.leftovers();
+    worker.judge(&mut tally, "all", &faults);
+    let mean =
+        |part: &[Duration]| part.iter().sum::<Duration>() / u32::try_from(part.len().max(1)).unwrap_or(1);
+    let tenth = (count / 10).max(1);
+    let (first, last) = (mean(&took[..tenth]), mean(&took[count - tenth..]));
+    println!(
+        "{count} running containers: stopped and deleted in {:.2} s; each of the first {tenth} took {:.1} ms, of the \
+         last {tenth} {:.1} ms, load {}",
+        all.as_secs_f64(),
+        first.as_secs_f64() * 1e3,
+        last.as_secs_f64() * 1e3,
+        std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or("?")
+    );
+    if all > Duration::from_secs(15) {
+        println!("FAILED {}: more than 15 s", tally.series);
+        tally.add("failed", 1);
+    }
+    println!("{}", tally.line());
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Containers that do not want to die: kill and delete --force take two seconds at most, whatever their processes do.
+mod support;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::time::{Duration, Instant};
+use support::*;
+
+/// The guest's system calls are twenty times slower.
+fn limit() -> Duration {
+    Duration::from_secs(if in_guest() { 20 } else { 2 })
+}
+
+#[track_caller]
+fn within_two_seconds<T>(what: &str, deed: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = deed();
+    assert!(begun.elapsed() < limit(), "{what} took {:?}", begun.elapsed());
+    done
+}
+
+/// KILL ends it, and delete --force of another one like it needs no kill before.
+#[track_caller]
+fn dies(make: impl Fn(&Bundle) -> Container<'_>) {
+    let b = Bundle::new();
+    let c = make(&b);
+    let pid = c.pid();
+    within_two_seconds("kill --all KILL", || c.call("kill", &["--all"], &["KILL"]).ok());
+    within_two_seconds("the end", || gone(pid));
+    within_two_seconds("delete --force", || c.verb("delete", &["--force"]).ok());
+    let b = Bundle::new();
+    let c = make(&b);
+    let pid = c.pid();
+    within_two_seconds("delete --force", || c.verb("delete", &["--force"]).ok());
+    gone(pid);
+    assert_eq!(cgroups(b.tag()), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn a_cgroup_at_its_limit_of_processes() {
+    needs!(Feature::Controller("pids"));
+    dies(|b| {
+        b.edit(|spec| spec["linux"]["resources"]["pids"] = json!({ "limit": 16 }));
+        // The shell that forks dies of the limit; what it started stays.
+        b.set_args(&["sh", "-c", "(while :; do sleep 1000 & done) 2>/dev/null; exec sleep 1000"]);
+        let c = b.running();
+        let dir = cgroup_dir(c.pid(), "pids");
+        eventually("a full cgroup", || {
+            let current = std::fs::read_to_string(dir.join("pids.current")).ok()?;
+            (current.trim().parse::<u32>().ok()? >= 15).then_some(())
+        });
+        c
+    });
+}
+
+#[test]
+fn a_fork_bomb() {
+    needs!(Feature::Controller("pids"));
+    dies(|b| {
+        b.edit(|spec| spec["linux"]["resources"]["pids"] = json!({ "limit": 64 }));
+        b.set_args(&["/bin/probe", "bomb"]);
+        let c = b.running();
+        let dir = cgroup_dir(c.pid(), "pids");
+        eventually("a bomb that has gone off", || {
+            let current = std::fs::read_to_string(dir.join("pids.current")).ok()?;
+            (current.trim().parse::<u32>().ok()? > 32).then_some(())
+        });
+        c
+    });
+}
+
+#[test]
+fn a_frozen_cgroup() {
+    dies(|b| {
+        b.set_args(&["sh", "-c", "sleep 1000 & sleep 1000"]);
+        let c = b.running();
+        c.verb("pause", &[]).ok();
+        c
+    });
+}
+
+#[test]
+fn a_stopped_init() {
+    dies(|b| {
+        b.set_args(&["sh", "-c", "trap '' TERM; sleep 1000 & wait"]);
+        let c = b.running();
+        kill(Pid::from_raw(c.pid()), Signal::SIGSTOP).expect("SIGSTOP");
+        eventually("a stopped init", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", c.pid())).ok()?;
+            stat.contains(") T ").then_some(())
+        });
+        c
+    });
+}
+
+/// `delete --force` of what is being created by a runtime that is itself stopped: its lock is not waited for.
+#[test]
+fn a_stopped_creator() {
+    deviates!("runc has no lock that names the creator's cgroup");
+    let b = Bundle::new();
+    b.edit(|spec| {
+        spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", "1000"] }] });
+    });
+    let creator = b.verb("create", &[]).spawn();
+    let status = || b.container().verb("state", &[]);
+    eventually("a container that is being created", || status().stdout.contains("creating").then_some(()));
+    kill(Pid::from_raw(creator.pid()), Signal::SIGKILL).expect("SIGKILL");
+    drop(creator);
+    within_two_seconds("delete --force", || b.container().verb("delete", &["--force"]).ok());
+}
