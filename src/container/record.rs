@@ -142,7 +142,7 @@ impl Root {
             let Ok(dir) = self.enter(name) else { continue };
             if sys::fd::flock(dir.as_fd(), libc::LOCK_EX | libc::LOCK_NB)? && self.is_current(name, &dir)? {
                 let root = self.dir.try_clone().map_err(io("dup"))?;
-                return Ok(Entry { dir, root, id: id.clone(), locked: true.into() });
+                return Ok(Entry::new(dir, root, id, true));
             }
         }
         Err(Error::new("container with given ID already exists")
@@ -169,7 +169,7 @@ impl Root {
         match self.enter(Path::new(id.as_str())) {
             Ok(dir) => {
                 let root = self.dir.try_clone().map_err(io("dup"))?;
-                Ok(Some(Entry { dir, root, id: id.clone(), locked: false.into() }))
+                Ok(Some(Entry::new(dir, root, id, false)))
             }
             Err(e) if e.errno() == libc::ENOENT => Ok(None),
             Err(e) => Err(e),
@@ -221,9 +221,15 @@ pub struct Entry {
     pub id: Id,
     /// This process holds the lock by this very descriptor.
     locked: std::cell::Cell<bool>,
+    /// The record, open for its next line, and how long this process has made it.
+    journal: std::cell::RefCell<Option<(OwnedFd, u64)>>,
 }
 
 impl Entry {
+    fn new(dir: OwnedFd, root: OwnedFd, id: &Id, locked: bool) -> Self {
+        Self { dir, root, id: id.clone(), locked: locked.into(), journal: None.into() }
+    }
+
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
@@ -276,7 +282,24 @@ impl Entry {
 
     /// Appends the record as it is now. The state root is a tmpfs as a rule, so no fsync.
     pub fn write(&self, record: &Record) -> Result<()> {
-        self.put(STATE, libc::O_APPEND, &line(record)?)
+        let line = line(record)?;
+        let mut journal = self.journal.borrow_mut();
+        let (file, length) = match journal.take() {
+            Some(open) => open,
+            None => (self.open(STATE, libc::O_APPEND)?, 0),
+        };
+        self.fill(STATE, &file, &line)?;
+        *journal = Some((file, length + line.len() as u64));
+        Ok(())
+    }
+
+    /// Whether the record is still what this process alone has written: then it need not be read again.
+    pub fn is_mine(&self) -> Result<bool> {
+        let journal = self.journal.borrow();
+        let Some((file, length)) = journal.as_ref() else { return Ok(false) };
+        let mine = sys::path::stat(file.as_fd(), Path::new(""))?;
+        Ok(sys::path::stat(self.dir.as_fd(), Path::new(STATE))
+            .is_ok_and(|there| (there.st_ino, there.st_size as u64) == (mine.st_ino, *length)))
     }
 
     /// Puts the record in the place of all its lines, whole or not at all: updates may come by the thousand.
@@ -302,8 +325,15 @@ impl Entry {
     }
 
     fn put(&self, name: &str, how: i32, bytes: &[u8]) -> Result<()> {
+        self.fill(name, &self.open(name, how)?, bytes)
+    }
+
+    fn open(&self, name: &str, how: i32) -> Result<OwnedFd> {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_NOFOLLOW | how;
-        let file = sys::path::openat(self.dir.as_fd(), Path::new(name), flags, 0o600)?;
+        sys::path::openat(self.dir.as_fd(), Path::new(name), flags, 0o600)
+    }
+
+    fn fill(&self, name: &str, file: &OwnedFd, bytes: &[u8]) -> Result<()> {
         sys::fd::write_all(file.as_fd(), bytes)
             .map_err(|e| e.context(format_args!("writing {name} of container {}", self.id.as_str())))
     }

@@ -189,7 +189,11 @@ fn end_process(container: &Container, pidfd: &OwnedFd) -> Result<()> {
 /// What is left of a container whose process its maker has reaped: `run` in the foreground ends with it.
 pub fn finish(container: &mut Container) -> Result<()> {
     lock_for_delete(&container.entry, true)?;
-    // Somebody else may have deleted it meanwhile, or given it more cgroups.
+    if container.entry.is_mine()? {
+        container.record.pid = 0;
+        return undo(container);
+    }
+    // Somebody else has deleted it meanwhile, or given it more cgroups.
     match container.entry.record()? {
         None => Ok(()),
         Some(record) => {
