@@ -82,7 +82,11 @@ fn stats_have_runcs_names_in_runcs_order() {
     let c = b.running();
     let out = c.verb("events", &["--stats"]).ok();
     assert!(out.stdout.starts_with(&format!("{{\"type\":\"stats\",\"id\":\"{}\",\"data\":{{\"cpu\":", c.id)));
-    let names = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    let names = |value: &Value| {
+        let mut names: Vec<_> = value.as_object().expect("an object").keys().cloned().collect();
+        names.sort_unstable();
+        names
+    };
     let data = &out.json()["data"];
     let mut all = ["cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "intel_rdt", "network_interfaces"];
     let place = |name: &str| out.stdout.find(&format!("\"{name}\":")).expect("it is there");

@@ -107,8 +107,8 @@ fn make(
         None => None,
     };
     let mut open = Opened::new(&plan, &entry, start)?;
-    // What is moved to the child must not go with one that is killed at birth, and the child waits for it. systemd makes
-    // a scope around a process that is there.
+    // What is moved to the child must not go with one that is killed at birth, and the child waits for it. systemd
+    // makes a scope around a process that is there.
     let direct = plan.net_devices.is_empty() && !by_systemd;
     let born = match bear(&plan, &mut open, cgroup.as_ref(), &mut undo, handles, direct) {
         // The kernel kills a newborn at once where cgroup.kill was ever written to the caller's own cgroup or to an
