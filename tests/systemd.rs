@@ -160,6 +160,21 @@ fn limits_are_the_units_and_the_kernels() {
 }
 
 #[test]
+fn an_update_is_the_units_and_the_kernels() {
+    needs!(Feature::Systemd);
+    let (b, unit) = with(json!({ "memory": { "limit": 67_108_864 }, "pids": { "limit": 77 } }));
+    let c = running(&b);
+    let flags = ["--memory", "33554432", "--pids-limit", "55"];
+    c.call("update", &flags, &[]).global(&["--systemd-cgroup"]).output().ok();
+    let kernel = || (file(&c, "memory.max"), file(&c, "pids.max"));
+    let want = ("33554432".to_owned(), "55".to_owned());
+    assert_eq!((property(&unit, "MemoryMax"), property(&unit, "TasksMax")), want);
+    assert_eq!(kernel(), want);
+    host(&["systemctl", "daemon-reload"]);
+    assert_eq!(kernel(), want);
+}
+
+#[test]
 fn limits_outlive_a_reload_of_systemd() {
     needs!(Feature::Systemd);
     let (b, _) = with(json!({ "memory": { "limit": 67_108_864 }, "pids": { "limit": 77 } }));

@@ -39,6 +39,12 @@ pub fn update(root: &Root, id: &Id, change: &LinuxResources) -> Result<()> {
         crate::cli::log::debug(&format!("{name}: not changed by update"));
     }
     apply(&mut container, &plan)?;
+    if let Some(unit) = &container.record.cgroup.unit {
+        // systemd writes what it believes whenever it reloads: it has to believe the same.
+        let properties = crate::plan::unit::properties_of(&plan.writes);
+        cgroup::systemd::set(unit, &properties)
+            .map_err(|e| e.context("the limits are set, but not told to systemd, which may undo them"))?;
+    }
     container.record.resources = Some(Box::new(plan.resources));
     container.entry.replace(&container.record)
 }
