@@ -1,9 +1,9 @@
 //! Namespaces: one clone into all of them.
 //!
 //! What is joined by path is joined by the parent just before the clone, so that the child is born in it, and left
-//! again
-//! right after. A user namespace cannot be left again: only there a short-lived process goes in and clones, with the
-//! runtime as the child's parent (CLONE_PARENT).
+//! again right after. A user namespace cannot be left again: only there a short-lived process goes in and clones, with
+//! the runtime as the child's parent (CLONE_PARENT). A cgroup namespace is joined by the child, once it is in its
+//! cgroup: from inside, the kernel lets nobody be born outside of what the namespace shows.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -48,10 +48,11 @@ impl Joined {
         self.0.iter().filter(|(kind, _)| *kind != Kind::User && *kind != Kind::Mount)
     }
 
-    /// The mount namespace is joined last and by the child itself: with it paths change their meaning.
-    pub fn enter_mount(&self) -> Result<()> {
-        for (kind, fd) in self.0.iter().filter(|(kind, _)| *kind == Kind::Mount) {
-            setns(fd.as_fd(), kind.flag())?;
+    /// For the child itself. The mount namespace is joined last: with it paths change their meaning.
+    fn enter(&self, wanted: Kind) -> Result<()> {
+        for (kind, fd) in self.0.iter().filter(|(kind, _)| *kind == wanted) {
+            setns(fd.as_fd(), kind.flag())
+                .map_err(|e| e.context(format_args!("joining the {kind} namespace")))?;
         }
         Ok(())
     }
@@ -75,7 +76,8 @@ pub fn clone(
         return clone_through_user_namespace(namespaces, joined, userns, cgroup);
     }
     let mut home = Vec::new();
-    for (kind, fd) in joined.others() {
+    let later = joins_cgroup_later(namespaces);
+    for (kind, fd) in joined.others().filter(|(kind, _)| *kind != Kind::Cgroup || !later) {
         home.push((*kind, own(*kind)?));
         setns(fd.as_fd(), kind.flag())
             .map_err(|e| e.context(format_args!("joining the {kind} namespace")))?;
@@ -91,6 +93,11 @@ pub fn clone(
         }
     }
     Ok(side)
+}
+
+/// The child joins the cgroup namespace itself where it has the power to: in no user namespace but the caller's.
+fn joins_cgroup_later(namespaces: &Namespaces) -> bool {
+    namespaces.joins(Kind::Cgroup) && !namespaces.has(Kind::User)
 }
 
 /// A new network namespace has its loopback down; this one was made by somebody else, for that process.
@@ -175,7 +182,10 @@ pub fn settle(plan: &Plan, joined: &Joined, rootless: bool, sync: &Sync) -> Resu
     if namespaces.has(Kind::User) {
         become_root_inside(plan.process.keep_groups)?;
     }
-    joined.enter_mount()?;
+    if joins_cgroup_later(namespaces) {
+        joined.enter(Kind::Cgroup)?;
+    }
+    joined.enter(Kind::Mount)?;
     if namespaces.makes(Kind::Network) {
         socket::loopback_up()?;
     }
