@@ -377,6 +377,10 @@ fn a_filter_is_there_again() {
 #[test]
 fn a_user_namespace_is_there_again() {
     needs!(Feature::Criu);
+    if std::env::var_os("JUG_IN_VM").is_some() {
+        // scripts/test names this skip. It is not known whose fault it is: criu cannot even dump runc's here.
+        return say_skip("SKIP", "Debian 13's criu restores no devices bound into a user namespace");
+    }
     let b = counting();
     b.add_namespace("user").edit(|spec| {
         let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
