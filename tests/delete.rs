@@ -172,3 +172,17 @@ fn of_two_containers_only_the_named_one_goes() {
     assert_eq!(second.status(), "running");
     first.verb("state", &[]).fails("container does not exist");
 }
+
+#[test]
+fn what_cannot_be_seen_is_not_taken_for_gone() {
+    deviates!("a hierarchy that is no longer mounted is an error: its cgroup would be left without a word");
+    let b = Bundle::new();
+    let c = b.running();
+    c.stop();
+    let blind = format!("umount -l {} && exec \"$@\"", cgroup2_mount().display());
+    c.call("delete", &["--force"], &[])
+        .through(&["unshare", "--mount", "sh", "-c", &blind, "sh"])
+        .output()
+        .fails("is no cgroup hierarchy any more");
+    c.verb("delete", &[]).ok();
+}

@@ -434,15 +434,27 @@ pub fn remove(traces: &Traces) -> Result<()> {
 /// The same, unless a process or a sub-cgroup is left in the first place: then nothing is removed there.
 pub fn remove_if_empty(traces: &Traces) -> Result<bool> {
     let Some(place) = traces.places.first() else { return Ok(true) };
-    match rmdir(hierarchy(&place.mount)?.as_fd(), &place.path) {
+    match rmdir(mounted(&place.mount)?.as_fd(), &place.path) {
         Ok(()) => remove(traces).map(|()| true),
         Err(e) if e.errno() == libc::EBUSY || e.errno() == libc::ENOTEMPTY => Ok(false),
         Err(e) => Err(e),
     }
 }
 
+/// A hierarchy that is still mounted where it was: below an empty directory everything would seem to be gone.
+fn mounted(mount: &Path) -> Result<OwnedFd> {
+    const CGROUP: i64 = 0x0027_e0eb;
+    const CGROUP2: i64 = 0x6367_7270;
+    let root = hierarchy(mount)?;
+    match sys::path::fs_magic(root.as_fd())? {
+        CGROUP | CGROUP2 => Ok(root),
+        _ => Err(Error::new(format!("{} is no cgroup hierarchy any more", mount.display()))
+            .next("mount it again, then delete the container again")),
+    }
+}
+
 fn remove_place(place: &Place) -> Result<()> {
-    let root = hierarchy(&place.mount)?;
+    let root = mounted(&place.mount)?;
     let mut path = place.path.clone();
     remove_tree(root.as_fd(), &path)?;
     while path.pop() && path.iter().count() > place.foreign {
