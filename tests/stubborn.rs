@@ -92,18 +92,22 @@ fn a_stopped_init() {
     });
 }
 
-/// `delete --force` of what is being created by a runtime that is itself stopped: its lock is not waited for.
+/// `delete --force` of what is being created by a runtime that was killed: its child and its hook still hold what it held.
 #[test]
-fn a_stopped_creator() {
+fn a_killed_creator() {
     deviates!("runc has no lock that names the creator's cgroup");
     let b = Bundle::new();
+    let hook = format!("echo $$ > {}; exec /bin/sleep 1000", b.path("hook"));
     b.edit(|spec| {
-        spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", "1000"] }] });
+        spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/sh", "args": ["sh", "-c", hook] }] });
     });
     let creator = b.verb("create", &[]).spawn();
-    let status = || b.container().verb("state", &[]);
-    eventually("a container that is being created", || status().stdout.contains("creating").then_some(()));
+    let hook =
+        eventually("a hook that runs", || std::fs::read_to_string(b.path("hook")).ok()?.trim().parse().ok());
+    assert!(b.container().verb("state", &[]).stdout.contains("creating"));
     kill(Pid::from_raw(creator.pid()), Signal::SIGKILL).expect("SIGKILL");
     drop(creator);
     within_two_seconds("delete --force", || b.container().verb("delete", &["--force"]).ok());
+    // A hook is a process of the host, and outlives its runtime.
+    kill(Pid::from_raw(hook), Signal::SIGKILL).expect("SIGKILL");
 }
