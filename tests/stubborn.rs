@@ -92,7 +92,8 @@ fn a_stopped_init() {
     });
 }
 
-/// `delete --force` of what is being created by a runtime that was killed: its child and its hook still hold what it held.
+/// `delete --force` of what was being created by a runtime that was killed: its child and its hook still hold what it
+/// held.
 #[test]
 fn a_killed_creator() {
     deviates!("runc has no lock that names the creator's cgroup");

@@ -246,7 +246,7 @@ fn annotations_are_properties() {
     let (b, unit) = with(json!({}));
     b.edit(|spec| {
         spec["annotations"] = json!({
-            "org.systemd.property.TimeoutStopUSec": "uint64 123456789",
+            "org.systemd.property.TimeoutStopUSec": "uint64 123000000",
             "org.systemd.property.RuntimeMaxSec": "3600",
             "org.systemd.property.CollectMode": "'inactive-or-failed'",
             "org.systemd.property.Description": "'one of ours'",
@@ -254,7 +254,7 @@ fn annotations_are_properties() {
         });
     });
     let c = running(&b);
-    assert_eq!(property(&unit, "TimeoutStopUSec"), "2min 3.456789s");
+    assert_eq!(property(&unit, "TimeoutStopUSec"), "2min 3s");
     assert_eq!(property(&unit, "RuntimeMaxUSec"), "1h");
     assert_eq!(property(&unit, "CollectMode"), "inactive-or-failed");
     assert_eq!(property(&unit, "Description"), "one of ours");

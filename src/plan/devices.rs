@@ -203,8 +203,9 @@ fn numbers(rules: &[Rule], kind: u8, number: fn(&Rule) -> Option<u32>) -> Vec<u3
 
 /// The program of a rule list: what is allowed, bit by bit, as each rule in turn adds to it or takes away.
 ///
-/// There is not one jump in it. The kernel's verifier follows every path of a program and keeps a state for each branch,
-/// and its time is most of what a device filter costs: twice as many instructions in a straight line load no slower.
+/// There is not one jump in it. The kernel's verifier follows every path of a program and keeps a state for each
+/// branch, and its time is most of what a device filter costs: twice as many instructions in a straight line load no
+/// slower.
 ///
 /// The kernel hands over `{ u32 access_type; u32 major; u32 minor; }` with the kind in the low half of `access_type`
 /// and the access in the high half (bpf_cgroup_dev_ctx in linux/bpf.h).
