@@ -17,122 +17,62 @@ use crate::sys;
 #[derive(Debug, Args)]
 pub struct Update {
     /// File with a linux.resources object, or - for stdin; the flags for single limits are ignored then
-    #[arg(short, long, value_name = "FILE", default_value = "", hide_default_value = true)]
-    resources: String,
+    #[arg(short, long, value_name = "FILE")]
+    resources: Option<String>,
     /// Weight of block I/O, 10 to 1000
     #[arg(long, value_name = "WEIGHT", default_value_t = 0, hide_default_value = true)]
     blkio_weight: u16,
     /// Period of the CPU quota, in microseconds
-    #[arg(
-        long,
-        value_name = "MICROSECONDS",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    cpu_period: String,
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_period: Option<String>,
     /// CPU time in each period, in microseconds; -1 for no limit
-    #[arg(
-        long,
-        value_name = "MICROSECONDS",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    cpu_quota: String,
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_quota: Option<String>,
     /// Unused CPU time that may be used later, in microseconds
-    #[arg(
-        long,
-        value_name = "MICROSECONDS",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    cpu_burst: String,
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_burst: Option<String>,
     /// Share of CPU time, relative to other containers
-    #[arg(
-        long,
-        value_name = "SHARES",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    cpu_share: String,
+    #[arg(long, value_name = "SHARES")]
+    cpu_share: Option<String>,
     /// Period of the realtime quota, in microseconds
-    #[arg(
-        long,
-        value_name = "MICROSECONDS",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    cpu_rt_period: String,
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_period: Option<String>,
     /// Realtime CPU time in each period, in microseconds
-    #[arg(
-        long,
-        value_name = "MICROSECONDS",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    cpu_rt_runtime: String,
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_runtime: Option<String>,
     /// CPUs to use
-    #[arg(long, value_name = "LIST", default_value = "", hide_default_value = true)]
-    cpuset_cpus: String,
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
     /// Memory nodes to use
-    #[arg(long, value_name = "LIST", default_value = "", hide_default_value = true)]
-    cpuset_mems: String,
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
     /// 1 for SCHED_IDLE, 0 for the usual scheduling
-    #[arg(
-        long,
-        value_name = "0|1",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    cpu_idle: String,
+    #[arg(long, value_name = "0|1")]
+    cpu_idle: Option<String>,
     /// Obsolete and ignored, as in runc
-    #[arg(long, value_name = "BYTES", hide = true, allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES", hide = true)]
     kernel_memory: Option<String>,
     /// Obsolete and ignored, as in runc
-    #[arg(long, value_name = "BYTES", hide = true, allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES", hide = true)]
     kernel_memory_tcp: Option<String>,
     /// Limit of memory, such as 512m; -1 for none
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    memory: String,
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<String>,
     /// Memory that is left to the container when memory is scarce
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    memory_reservation: String,
+    #[arg(long, value_name = "BYTES")]
+    memory_reservation: Option<String>,
     /// Limit of memory and swap together; -1 for no limit of swap
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    memory_swap: String,
+    #[arg(long, value_name = "BYTES")]
+    memory_swap: Option<String>,
     /// Limit of processes and threads; -1 for none
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    #[arg(long, value_name = "NUMBER")]
     pids_limit: Option<i64>,
     /// Intel RDT/CAT schema of the L3 cache
-    #[arg(long, value_name = "SCHEMA", default_value = "", hide_default_value = true)]
-    l3_cache_schema: String,
+    #[arg(long, value_name = "SCHEMA")]
+    l3_cache_schema: Option<String>,
     /// Intel RDT/MBA schema of the memory bandwidth
-    #[arg(long, value_name = "SCHEMA", default_value = "", hide_default_value = true)]
-    mem_bw_schema: String,
+    #[arg(long, value_name = "SCHEMA")]
+    mem_bw_schema: Option<String>,
     /// Name of the container
     #[arg(value_name = "container-id")]
     id: String,
@@ -144,10 +84,10 @@ impl Update {
         let root = globals.root()?;
         // A missing container is said before any fault of what was asked for it.
         root.entry(&id)?;
-        let change = match self.resources.as_str() {
-            "" => self.flags()?,
-            "-" => read_resources(sys::fd::inherited(0), "stdin")?,
-            name => {
+        let change = match given(&self.resources) {
+            None => self.flags()?,
+            Some("-") => read_resources(sys::fd::inherited(0), "stdin")?,
+            Some(name) => {
                 let file = sys::path::open(Path::new(name), libc::O_RDONLY | libc::O_NONBLOCK)?;
                 read_resources(Some(file.as_fd()), name)?
             }
@@ -164,7 +104,7 @@ impl Update {
             .set_limit(bytes("memory", &self.memory)?)
             .set_reservation(bytes("memory-reservation", &self.memory_reservation)?)
             .set_swap(bytes("memory-swap", &self.memory_swap)?);
-        let list = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let list = |flag| given(flag).map(str::to_owned);
         let mut cpu = LinuxCpu::default();
         cpu.set_shares(number("cpu-share", &self.cpu_share)?)
             .set_quota(number("cpu-quota", &self.cpu_quota)?)
@@ -180,7 +120,7 @@ impl Update {
         for (flag, value) in
             [("kernel-memory", &self.kernel_memory), ("kernel-memory-tcp", &self.kernel_memory_tcp)]
         {
-            if value.as_ref().is_some_and(|value| !value.is_empty()) {
+            if given(value).is_some() {
                 log::warn(&format!("Setting --{flag} is ignored and will be removed"));
             }
         }
@@ -194,14 +134,13 @@ impl Update {
         Ok(change)
     }
 
-    /// Resource directors are not driven by this version.
     fn refuse_rdt(&self) -> Result<()> {
         for (schema, name, what) in
             [(&self.l3_cache_schema, "CAT", "l3 cache"), (&self.mem_bw_schema, "MBA", "memory bandwidth")]
         {
-            if !schema.is_empty() {
+            if given(schema).is_some() {
                 return Err(Error::new(format!("Intel RDT/{name}: {what} schema is not enabled"))
-                    .why("this version of jug-oci does not drive resctrl"));
+                    .why("update does not change the schemata of resctrl: create and run do"));
             }
         }
         Ok(())
@@ -214,19 +153,25 @@ fn read_resources(file: Option<std::os::fd::BorrowedFd<'_>>, name: &str) -> Resu
     bundle::parse_resources(&sys::fd::read_to_end(file, CONFIG_LIMIT).map_err(in_it)?).map_err(in_it)
 }
 
-fn number<T: std::str::FromStr<Err = std::num::ParseIntError>>(flag: &str, text: &str) -> Result<Option<T>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
+/// An empty value is none, as with runc.
+fn given(flag: &Option<String>) -> Option<&str> {
+    flag.as_deref().filter(|text| !text.is_empty())
+}
+
+fn number<T>(flag: &str, value: &Option<String>) -> Result<Option<T>>
+where
+    T: std::str::FromStr<Err = std::num::ParseIntError>,
+{
+    let Some(text) = given(value) else { return Ok(None) };
     text.parse().map(Some).map_err(|e| Error::new(format!("invalid value for {flag}: {text:?}: {e}")))
 }
 
 /// A size with a unit of 1024 (`RAMInBytes` of docker/go-units): 512, 64k, 1.5GiB, 10 MB; and -1 for no limit.
-fn bytes(flag: &str, text: &str) -> Result<Option<i64>> {
-    match text {
-        "" => Ok(None),
-        "-1" => Ok(Some(-1)),
-        text => size(text)
+fn bytes(flag: &str, value: &Option<String>) -> Result<Option<i64>> {
+    match given(value) {
+        None => Ok(None),
+        Some("-1") => Ok(Some(-1)),
+        Some(text) => size(text)
             .map(Some)
             .ok_or_else(|| Error::new(format!("invalid value for {flag}: invalid size: {text:?}"))),
     }
@@ -274,6 +219,6 @@ mod tests {
         for text in ["lots", "", "-5", "5x", "5kk", "5bb", "5kib2", "m", "1 000k x", "5ib", "inf 5"] {
             assert_eq!(size(text), None, "{text}");
         }
-        assert_eq!(bytes("memory", "-1").unwrap(), Some(-1));
+        assert_eq!(bytes("memory", &Some("-1".to_owned())).unwrap(), Some(-1));
     }
 }
