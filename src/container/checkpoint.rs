@@ -213,16 +213,20 @@ fn stdio(pid: i32) -> Result<Vec<String>> {
 fn host_nulls(container: &Container) -> Result<Vec<String>> {
     let mut keys = Vec::new();
     for pid in cgroup::pids(&container.record.cgroup)? {
-        match nulls_of(pid) {
-            Ok(found) => keys.extend(found),
-            // It has ended meanwhile.
-            Err(e) if matches!(e.errno(), libc::ENOENT | libc::ESRCH) => {}
-            Err(e) => return Err(e),
-        }
+        keys.extend(nulls_of(pid).or_else(nothing_of_the_ended)?);
     }
     keys.sort();
     keys.dedup();
     Ok(keys)
+}
+
+/// A process that has ended since it was listed has no files. EINVAL: it is a zombie, or on its way to be one, without
+/// the mount namespace that /proc/PID/mountinfo is about.
+fn nothing_of_the_ended(error: Error) -> Result<Vec<String>> {
+    match error.errno() {
+        libc::ENOENT | libc::ESRCH | libc::EINVAL => Ok(Vec::new()),
+        _ => Err(error),
+    }
 }
 
 fn nulls_of(pid: i32) -> Result<Vec<String>> {
@@ -237,11 +241,34 @@ fn nulls_of(pid: i32) -> Result<Vec<String>> {
         if st.st_mode & libc::S_IFMT != libc::S_IFCHR || st.st_rdev != libc::makedev(1, 3) {
             continue;
         }
-        let info = crate::host::read(format!("/proc/{pid}/fdinfo/{}", number.to_string_lossy()))?;
+        let info = match crate::host::read(format!("/proc/{pid}/fdinfo/{}", number.to_string_lossy())) {
+            Err(e) if e.errno() == libc::ENOENT => continue,
+            info => info?,
+        };
         let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap_or_default().trim();
         if !inside.lines().any(|line| line.split(' ').next() == Some(mount)) {
             keys.push(format!("file[{:x}:{:x}]", mount.parse::<u32>().unwrap_or(0), st.st_ino));
         }
     }
     Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ended_have_no_files() {
+        let mut child = std::process::Command::new("/bin/true").spawn().expect("spawn");
+        let pid = child.id() as i32;
+        let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        while !stat().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        let zombie = nulls_of(pid).expect_err("a zombie has no mount namespace");
+        assert_eq!(zombie.errno(), libc::EINVAL);
+        assert_eq!(nothing_of_the_ended(zombie), Ok(Vec::new()));
+        child.wait().expect("wait");
+        assert_eq!(nulls_of(pid).or_else(nothing_of_the_ended), Ok(Vec::new()));
+    }
 }
