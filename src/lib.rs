@@ -6,8 +6,12 @@ pub mod cgroup;
 pub mod cli;
 pub mod container;
 pub mod criu;
+#[cfg(feature = "engine")]
+pub mod engine;
 pub mod error;
 pub mod host;
+#[cfg(feature = "engine")]
+pub mod image;
 pub mod plan;
 pub mod seccomp;
 pub mod sys;

@@ -1,5 +1,5 @@
 //! The door for people.
 
-fn main() {
-    jug::cli::engine::main();
+fn main() -> std::process::ExitCode {
+    jug::cli::engine::main()
 }
