@@ -96,6 +96,14 @@ fn at_once<T: Config>(raw: &[u8]) -> Option<Box<T>> {
     serde_json::from_str::<Box<T>>(text).ok().filter(|typed| typed.is_in_order())
 }
 
+/// Holds one way of reading to the other, for `crate::fuzz`.
+#[cfg(feature = "fuzz")]
+pub fn read_both_ways<T: Config + PartialEq + std::fmt::Debug>(raw: &[u8]) {
+    if let Some(quickly) = at_once::<T>(raw) {
+        assert_eq!(slowly(raw), Ok((quickly, Vec::new())));
+    }
+}
+
 #[inline(never)]
 fn slowly<T: Config>(raw: &[u8]) -> Result<(Box<T>, Vec<String>)> {
     let mut value = strict_json(raw)?;

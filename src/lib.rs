@@ -9,6 +9,8 @@ pub mod criu;
 #[cfg(feature = "engine")]
 pub mod engine;
 pub mod error;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod host;
 #[cfg(feature = "engine")]
 pub mod image;

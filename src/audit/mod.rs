@@ -5,7 +5,7 @@
 //! this process or none; and what lies below its root is looked up without leaving that root.
 
 mod cgroup;
-mod mounts;
+pub mod mounts;
 mod namespaces;
 mod privileges;
 mod reader;

@@ -33,7 +33,11 @@ impl Found {
 }
 
 pub fn read(reader: &Reader) -> Result<Vec<Found>> {
-    Ok(reader.text("mountinfo")?.lines().filter_map(parse).collect())
+    Ok(parse_all(&reader.text("mountinfo")?))
+}
+
+pub fn parse_all(mountinfo: &str) -> Vec<Found> {
+    mountinfo.lines().filter_map(parse).collect()
 }
 
 fn parse(line: &str) -> Option<Found> {

@@ -270,14 +270,8 @@ impl Entry {
             Err(e) if e.errno() == libc::ENOENT => return Ok(None),
             Err(e) => return Err(e),
         };
-        // Whoever was killed in the middle of a line had not done yet what it announces.
-        let whole = &bytes[..bytes.iter().rposition(|b| *b == b'\n').unwrap_or(0)];
-        match whole.rsplit(|b| *b == b'\n').next().filter(|line| !line.is_empty()) {
-            None => Ok(None),
-            Some(line) => serde_json::from_slice(line).map(Some).map_err(|e| {
-                Error::new(format!("the record of container {} is damaged: {e}", self.id.as_str()))
-            }),
-        }
+        last_line(&bytes)
+            .map_err(|e| Error::new(format!("the record of container {} is damaged: {e}", self.id.as_str())))
     }
 
     /// Appends the record as it is now. The state root is a tmpfs as a rule, so no fsync.
@@ -358,7 +352,16 @@ impl Entry {
     }
 }
 
-fn line(record: &Record) -> Result<Vec<u8>> {
+/// The last whole line of a record: whoever was killed in the middle of one had not done yet what it announces.
+pub fn last_line(bytes: &[u8]) -> serde_json::Result<Option<Record>> {
+    let whole = &bytes[..bytes.iter().rposition(|b| *b == b'\n').unwrap_or(0)];
+    match whole.rsplit(|b| *b == b'\n').next().filter(|line| !line.is_empty()) {
+        None => Ok(None),
+        Some(line) => serde_json::from_slice(line).map(Some),
+    }
+}
+
+pub fn line(record: &Record) -> Result<Vec<u8>> {
     let mut line = serde_json::to_vec(record).map_err(|e| Error::new(format!("writing the record: {e}")))?;
     line.push(b'\n');
     Ok(line)

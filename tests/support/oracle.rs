@@ -8,7 +8,7 @@ use jug::seccomp::Arch;
 use libc::sock_filter;
 use oci_spec::runtime::{Arch as OciArch, LinuxSeccomp, LinuxSeccompAction};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -31,9 +31,9 @@ pub struct Refused(pub i32);
 fn libseccomp() -> &'static PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/libseccomp.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(file!()).with_file_name("libseccomp.c");
         let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("libseccomp-oracle");
-        let cc = Command::new("cc").args(["-O1", "-Wall", "-o"]).arg(&target).args([source, "-lseccomp"]).output();
+        let cc = Command::new("cc").args(["-O1", "-Wall", "-o"]).arg(&target).arg(&source).arg("-lseccomp").output();
         match cc {
             Ok(out) if out.status.success() => target,
             Ok(out) => panic!(

@@ -298,6 +298,18 @@ fn by_clap(args: Vec<OsString>, name: &str) -> std::result::Result<Cli, i32> {
         })
 }
 
+/// What a line means when it is read quickly, and by clap, where it is read at all.
+#[cfg(any(test, feature = "fuzz"))]
+pub fn read_both_ways(args: Vec<OsString>) -> (Option<String>, Option<String>) {
+    let quickly = quick::parse(&args).map(|cli| format!("{cli:?}"));
+    let slowly = || {
+        let line = go::read(&Cli::command(), args).ok()?;
+        let matches = command(line.verb.as_deref()).try_get_matches_from(line.args).ok()?;
+        Cli::from_arg_matches(&matches).ok().map(|cli| format!("{cli:?}"))
+    };
+    (quickly, slowly())
+}
+
 /// The definition for one command line. Building all verbs is a good part of a start: a known verb is built alone.
 fn command(verb: Option<&str>) -> clap::Command {
     let alone = |define: fn(clap::Command) -> clap::Command, name: &'static str| {

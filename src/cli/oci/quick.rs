@@ -168,19 +168,11 @@ impl CreateFlags {
 
 #[cfg(test)]
 mod tests {
+    use super::super::read_both_ways;
     use super::*;
-    use clap::{CommandFactory as _, FromArgMatches as _};
 
-    fn by_clap(line: &str) -> Option<String> {
-        let args = line.split(' ').map(OsString::from).collect();
-        let line = super::super::go::read(&Cli::command(), args).ok()?;
-        let matches = super::super::command(line.verb.as_deref()).try_get_matches_from(line.args).ok()?;
-        Cli::from_arg_matches(&matches).ok().map(|cli| format!("{cli:?}"))
-    }
-
-    fn quickly(line: &str) -> Option<String> {
-        let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        parse(&args).map(|cli| format!("{cli:?}"))
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
     }
 
     #[test]
@@ -211,7 +203,8 @@ mod tests {
             "r kill --all x 9",
             "r kill -a x TERM",
         ] {
-            assert_eq!(Some(quickly(line).expect(line)), by_clap(line), "{line}");
+            let (quickly, by_clap) = read_both_ways(words(line));
+            assert_eq!(Some(quickly.expect(line)), by_clap, "{line}");
         }
     }
 
@@ -239,7 +232,7 @@ mod tests {
             "r unknown x",
             "r --rootless auto run x",
         ] {
-            assert_eq!(quickly(line), None, "{line}");
+            assert_eq!(read_both_ways(words(line)).0, None, "{line}");
         }
     }
 }
