@@ -231,15 +231,26 @@ impl Tracer {
             WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_STOP) => {}
             WaitStatus::PtraceEvent(..) => {
                 let program = tracee.program;
-                if let Ok(child) = ptrace::getevent(pid) {
-                    self.tracees.entry(child as i32).or_default().program = program;
+                if let Some(child) = self.take_in_child(status) {
+                    child.program = program;
                 }
             }
+            // A fault, such as the end of abort(3), kills the first process of a PID namespace as any other; but the
+            // kernel spares it while it is traced (force_sig_info_to_task in kernel/signal.c), and it would fault on.
+            WaitStatus::Stopped(_, Signal::SIGSEGV) => drop(kill(pid, Signal::SIGKILL)),
             WaitStatus::Stopped(_, sig) => signal = Some(*sig),
             _ => return None,
         }
         self.resume(pid, signal);
         None
+    }
+
+    /// The child that a process has just made is followed, too, whether or not it has been heard of.
+    fn take_in_child(&mut self, status: &WaitStatus) -> Option<&mut Tracee> {
+        let WaitStatus::PtraceEvent(parent, _, event) = status else { return None };
+        let makes = [libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK, libc::PTRACE_EVENT_CLONE];
+        let child = makes.contains(event).then(|| ptrace::getevent(*parent).ok())??;
+        Some(self.tracees.entry(child as i32).or_default())
     }
 
     fn resume(&mut self, pid: Pid, signal: Option<Signal>) {
@@ -288,7 +299,7 @@ impl Tracer {
 
     /// Lets go of everything.
     pub fn release(&mut self) {
-        for (pid, tracee) in std::mem::take(&mut self.tracees) {
+        while let Some((pid, tracee)) = self.tracees.pop_first() {
             let pid = Pid::from_raw(pid);
             if tracee.stopped {
                 let _ = ptrace::detach(pid, None);
@@ -304,7 +315,8 @@ impl Tracer {
                         let _ = ptrace::detach(pid, signal);
                         break;
                     }
-                    Ok(_) => {
+                    Ok(status) => {
+                        self.take_in_child(&status);
                         let _ = ptrace::detach(pid, None);
                         break;
                     }
