@@ -488,3 +488,36 @@ fn a_user_without_a_systemd_is_told_so() {
     let out = b.verb("create", &[]).global(&["--systemd-cgroup"]).output().exits(1);
     assert!(out.stderr.contains("systemd") || out.stderr.contains("bus"), "{out}");
 }
+
+#[test]
+fn a_restored_container_is_in_a_unit_again() {
+    needs!(Feature::Systemd);
+    needs!(Feature::Criu);
+    let (b, unit) = with(json!({ "memory": { "limit": 67_108_864 } }));
+    b.set_args(&["sh", "-c", "while true; do sleep 0.1; done"]);
+    // criu does not know files of the host's, the null device apart.
+    let null = fs::File::options().write(true).open("/dev/null").expect("the null device");
+    b.verb("run", &["--detach"]).global(&["--systemd-cgroup"]).output_to(&null, &null).output().ok();
+    let c = b.container();
+    let images = b.path("images");
+    let path = std::env::var("PATH").unwrap_or_default();
+    c.call("checkpoint", &["--image-path", &images], &[]).env("PATH", &path).output().ok();
+    is_forgotten(&unit);
+    b.verb("restore", &["--detach", "--image-path", &images])
+        .env("PATH", &path)
+        .global(&["--systemd-cgroup"])
+        .output_to(&null, &null)
+        .output()
+        .ok();
+    let c = b.container();
+    assert_eq!(c.status(), "running");
+    assert_eq!(own_cgroup(c.pid()), PathBuf::from(format!("/sys/fs/cgroup/system.slice/{unit}")));
+    assert_eq!(
+        (property(&unit, "ActiveState"), property(&unit, "MemoryMax")),
+        ("active".into(), "67108864".into())
+    );
+    assert_eq!(file(&c, "memory.max"), "67108864");
+    c.stop();
+    c.delete();
+    is_forgotten(&unit);
+}

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+
 use crate::config::Which;
 use crate::tally::Tally;
 use crate::worker::Worker;
@@ -66,32 +68,50 @@ fn many(worker: &mut Worker) -> io::Result<()> {
         ids.push(id);
     }
     let begun = Instant::now();
-    let mut took = Vec::new();
+    let (mut took, mut cost) = (Vec::new(), Vec::new());
     for id in &ids {
-        let one = Instant::now();
+        let (one, before) = (Instant::now(), cpu_of_children()?);
         worker.must(&["kill", id, "KILL"])?;
         delete_stopped(worker, id)?;
         took.push(one.elapsed());
+        cost.push(cpu_of_children()?.saturating_sub(before));
     }
     let all = begun.elapsed();
     let faults = worker.audit.leftovers();
     worker.judge(&mut tally, "all", &faults);
-    let mean =
-        |part: &[Duration]| part.iter().sum::<Duration>() / u32::try_from(part.len().max(1)).unwrap_or(1);
     let tenth = (count / 10).max(1);
-    let (first, last) = (mean(&took[..tenth]), mean(&took[count - tenth..]));
+    let ends = |all: &[Duration]| (median(&all[..tenth]), median(&all[count - tenth..]));
+    let ((first, last), (first_cpu, last_cpu)) = (ends(&took), ends(&cost));
     println!(
-        "{count} running containers: stopped and deleted in {:.2} s; each of the first {tenth} took {:.1} ms, of the \
-         last {tenth} {:.1} ms, load {}",
+        "{count} running containers: stopped and deleted in {:.2} s; the median of the first {tenth} took {first:.1} ms \
+         and {first_cpu:.2} ms of CPU, of the last {tenth} {last:.1} ms and {last_cpu:.2} ms of CPU, load {}",
         all.as_secs_f64(),
-        first.as_secs_f64() * 1e3,
-        last.as_secs_f64() * 1e3,
         std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or("?")
     );
     if all > Duration::from_secs(15) {
         println!("FAILED {}: more than 15 s", tally.series);
         tally.add("failed", 1);
     }
+    // With a cost that grows with the number of containers, the first would cost many times as much as the last.
+    if first_cpu > 2.0 * last_cpu.max(0.5) || last_cpu > 2.0 * first_cpu.max(0.5) {
+        println!("FAILED {}: the cost is not flat", tally.series);
+        tally.add("failed", 1);
+    }
     println!("{}", tally.line());
     Ok(())
+}
+
+/// In milliseconds.
+fn median(part: &[Duration]) -> f64 {
+    let mut sorted = part.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).map_or(0.0, |middle| middle.as_secs_f64() * 1e3)
+}
+
+/// What all children that were waited for have used, and so the runtime and the container's own end (getrusage(2)).
+fn cpu_of_children() -> io::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let micros =
+        [usage.user_time(), usage.system_time()].map(|time| time.tv_sec() * 1_000_000 + time.tv_usec());
+    Ok(Duration::from_micros(micros.into_iter().sum::<i64>().try_into().unwrap_or(0)))
 }

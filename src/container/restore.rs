@@ -1,7 +1,7 @@
 //! restore: a container that `checkpoint` dumped runs again, through criu.
 //!
-//! It goes like create: intent, cgroup, one process that is born in it. That process is criu, in a mount namespace of
-//! its own, where alone the root is a mount as criu needs it: a SIGKILL leaves no mount behind. criu makes the
+//! It goes like create: intent, cgroup, one process that is born in it, or that systemd makes a unit around. That
+//! process is criu, in a mount namespace of its own, where alone the root is a mount as criu needs it: a SIGKILL leaves no mount behind. criu makes the
 //! container's first process a child of the runtime, and says its number before it lets it go on.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use super::checkpoint::{DESCRIPTORS, bound, configuration, namespace_key};
 use super::record::{Id, Phase, Root};
 use super::status::{self, Container, Status};
 use super::undo::Undo;
-use super::{Handles, Made, hand_out, intent, notify, send_console};
+use super::{Handles, Made, ask_systemd, hand_out, intent, notify, send_console};
 use crate::apply::root::RootDir;
 use crate::apply::{self, opened};
 use crate::bundle::Bundle;
@@ -48,8 +48,9 @@ pub fn restore(
     let entry = root.claim(id)?;
     let mut undo = Undo::new(intent(&plan)?, &entry, &plan.hooks)?;
     entry.write_config(&bundle.raw)?;
-    let cgroup = plan.cgroup.as_ref().map(cgroup::make).transpose()?.flatten();
-    if cgroup.is_none() {
+    let (by_systemd, by_us) = plan.cgroup.iter().partition::<Vec<_>, _>(|cgroup| cgroup.unit.is_some());
+    let cgroup = by_us.first().map(|plan| cgroup::make(plan)).transpose()?.flatten();
+    if cgroup.is_none() && by_systemd.is_empty() {
         undo.record.cgroup = cgroup::Traces::default();
     }
     if let Some(host) = &handles.notify_socket {
@@ -61,6 +62,7 @@ pub fn restore(
     let inherited: Vec<BorrowedFd<'_>> = kept.iter().map(AsFd::as_fd).collect();
     let service = Service::start(cgroup.as_ref(), Some(&places), &inherited, || own_mounts(&plan))?;
     undo.child(service.child())?;
+    by_systemd.iter().try_for_each(|plan| ask_systemd(plan, service.child(), &mut undo))?;
     cgroup_roots(&mut opts, service.pid())?;
     let mut request = Message::default();
     request.message(2, &opts);

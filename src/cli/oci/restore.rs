@@ -11,7 +11,7 @@ use crate::cli::log;
 use crate::container::foreground::Foreground;
 use crate::container::{self, Handles, record::Id};
 use crate::criu::Options;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Make a container run again from a checkpoint, with criu
 #[derive(Debug, Args)]
@@ -52,10 +52,6 @@ impl Restore {
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.id)?;
         warn_rootless("restore");
-        if globals.systemd_cgroup {
-            return Err(Error::new("--systemd-cgroup: restore makes no units of systemd yet")
-                .next("leave the flag out: the container gets a cgroup of its own"));
-        }
         let mut bundle = crate::bundle::load(&self.bundle)?;
         check_console(&bundle, self.console_socket.is_some(), self.detach)?;
         if notify_socket().is_some() {
@@ -72,7 +68,11 @@ impl Restore {
             pidfd_socket: None,
             notify_socket: notify_socket(),
         };
-        let plan_options = crate::plan::Options { no_pivot: self.no_pivot, ..Default::default() };
+        let plan_options = crate::plan::Options {
+            no_pivot: self.no_pivot,
+            systemd_cgroup: globals.systemd_cgroup,
+            ..Default::default()
+        };
         let root = globals.make_root()?;
         let foreground = if self.detach { None } else { Some(Foreground::new(!self.no_subreaper)?) };
         let mut made = container::restore::restore(&root, &id, &bundle, &plan_options, &options, &handles)?;
