@@ -119,8 +119,14 @@ pub fn seccomp(raw: &[u8]) -> Vec<(oci_spec::runtime::LinuxSeccomp, seccomp::Arc
     let Ok(profile) = serde_json::from_slice::<oci_spec::runtime::LinuxSeccomp>(raw) else {
         return Vec::new();
     };
+    // What cannot run on a machine is dropped there, with a warning: that is no difference to look for.
+    let runs = |native: &seccomp::Arch| {
+        let listed = profile.architectures().iter().flatten();
+        listed.filter_map(|arch| seccomp::Arch::from_oci(*arch, *native)).all(|arch| arch.runs_on(*native))
+    };
     let natives = [seccomp::Arch::X86_64, seccomp::Arch::Aarch64].into_iter();
     natives
+        .filter(runs)
         .filter_map(|native| {
             let filter = seccomp::compile(&profile, native).ok()?;
             Some((profile.clone(), native, filter))

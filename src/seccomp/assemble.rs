@@ -165,14 +165,15 @@ impl Backwards<'_> {
     fn outcome(&mut self, outcome: Outcome) -> Target {
         match outcome {
             Outcome::Return(value) => Target::Return(value),
-            Outcome::Check(at) => match self.begun[at] {
-                Some(target) => target,
-                None => {
-                    let target = self.check(&self.checks[at]);
-                    self.begun[at] = Some(target);
-                    target
+            Outcome::Check(at) => {
+                let at = at as usize;
+                if let Some(target) = self.begun[at] {
+                    return target;
                 }
-            },
+                let target = self.check(&self.checks[at]);
+                self.begun[at] = Some(target);
+                target
+            }
         }
     }
 

@@ -25,7 +25,7 @@ pub struct Range {
 pub enum Outcome {
     Return(u32),
     /// The arguments decide: an index into the checks.
-    Check(usize),
+    Check(u32),
 }
 
 /// The first clause whose conditions all hold decides; the default action when none does.
@@ -134,17 +134,26 @@ fn mentions<'a>(rules: &Rules<'a>, archs: &[Arch]) -> (Vec<Mentions>, Vec<&'a st
 
 fn ranges(rules: &Rules, parts: &[&Mentions], checks: &mut Vec<Check>) -> Vec<Range> {
     let default = Outcome::Return(rules.default_action);
-    let mut ranges = Vec::with_capacity(128);
-    ranges.push(Range { first: 0, outcome: default });
+    let mut ranges: Vec<Range> = Vec::with_capacity(128);
+    let mut go_on = |first, outcome| {
+        if ranges.last().is_none_or(|last| last.outcome != outcome) {
+            ranges.push(Range { first, outcome });
+        }
+    };
+    // The first number of which nothing is said yet; none after the last of all.
+    let mut next = Some(0);
     for part in parts {
         for group in part.list.chunk_by(|a, b| a.number() == b.number()) {
             let number = group[0].number();
-            let outcome = outcome(rules, group, part.arch, checks);
-            mark(&mut ranges, Range { first: number, outcome });
-            if number < u32::MAX {
-                mark(&mut ranges, Range { first: number + 1, outcome: default });
+            if let Some(gap) = next.filter(|next| *next < number) {
+                go_on(gap, default);
             }
+            go_on(number, outcome(rules, group, part.arch, checks));
+            next = number.checked_add(1);
         }
+    }
+    if let Some(rest) = next {
+        go_on(rest, default);
     }
     let x32 = parts.iter().any(|part| part.arch == Arch::X32);
     if parts[0].arch == Arch::X86_64 && !x32 {
@@ -215,6 +224,11 @@ fn paint(ranges: &mut Vec<Range>, first: u32, last: u32, outcome: Outcome) {
 /// rule with, whatever their order; of several without, the first. Among rules with conditions the order in the profile
 /// does not matter either: see [`precedence`].
 fn outcome(rules: &Rules, group: &[Mention], arch: Arch, checks: &mut Vec<Check>) -> Outcome {
+    // Nearly always there is one rule, without conditions.
+    let first = &rules.rules[group[0].rule()];
+    if group[0].multiplexed().is_none() && first.alternatives.iter().all(Vec::is_empty) {
+        return Outcome::Return(first.action);
+    }
     let mut clauses: Vec<Clause> = Vec::new();
     for mention in group {
         let rule = &rules.rules[mention.rule()];
@@ -234,7 +248,8 @@ fn outcome(rules: &Rules, group: &[Mention], arch: Arch, checks: &mut Vec<Check>
         checks.push(check);
         checks.len() - 1
     });
-    Outcome::Check(at)
+    // There are fewer checks than rules, and those fit in 24 bits.
+    Outcome::Check(at as u32)
 }
 
 /// The conditions as `arch` can test them. A multiplexer's own first argument takes the place of the call's.

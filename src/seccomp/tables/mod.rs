@@ -67,9 +67,15 @@ const fn hash(name: &[u8]) -> usize {
 
 /// The row of `name`; `None` for a name no architecture knows.
 pub fn numbers(name: &str) -> Option<Numbers> {
-    let from = hash(name.as_bytes());
-    let slots = SLOTS[from..].iter().chain(&SLOTS[..from]).take_while(|slot| **slot != FREE);
-    slots.map(|slot| &numbers::NUMBERS[usize::from(*slot)]).find(|row| row.0 == name).map(Numbers)
+    let mut at = hash(name.as_bytes());
+    while SLOTS[at] != FREE {
+        let row = &numbers::NUMBERS[usize::from(SLOTS[at])];
+        if row.0 == name {
+            return Some(Numbers(row));
+        }
+        at = (at + 1) % SLOTS.len();
+    }
+    None
 }
 
 /// Every name the tables know, with its numbers.
