@@ -1,0 +1,117 @@
+//! Layers: unpacked into a directory of their own in `staging`, and renamed when they are whole.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::{Digest, DigestAlgorithm};
+use serde::{Deserialize, Serialize};
+
+use super::lock::Wait;
+use super::{Lock, Store};
+use crate::error::{Error, Result};
+use crate::sys::path;
+
+/// What is known of an unpacked layer; it is written beside it before the layer gets its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// The blob that it was unpacked from.
+    pub blob: Digest,
+    /// Entries of the archive.
+    pub entries: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// The digest of the tree (or of the file system image) that was made, for `jug system fsck --deep`.
+    pub tree: Digest,
+}
+
+/// A layer that is there.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    pub meta: Meta,
+    /// The directory, or the EROFS image.
+    pub path: PathBuf,
+}
+
+/// The two forms of a layer, by the name that they have in its directory.
+const FORMS: [&str; 2] = ["tree", "layer.erofs"];
+
+/// A layer that is being unpacked, and its lock.
+pub struct Staged {
+    dir: OwnedFd,
+    name: String,
+    diff_id: Digest,
+    _lock: Lock,
+}
+
+impl Store {
+    /// A layer, if it is there.
+    pub fn layer(&self, diff_id: &Digest) -> Result<Option<Layer>> {
+        let name = directory(diff_id)?;
+        let Some(meta) = self.read::<Meta>(&format!("{name}/meta"))? else { return Ok(None) };
+        for form in FORMS {
+            let there = format!("{name}/{form}");
+            match path::stat(self.root(), Path::new(&there)) {
+                Ok(_) => return Ok(Some(Layer { meta, path: self.path().join(there) })),
+                Err(e) if e.errno() == libc::ENOENT => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(Error::new(format!("layer {diff_id} has no files"))
+            .next("jug system fsck --repair unpacks or fetches it again"))
+    }
+
+    /// Locks a layer. Waits, after a call of `waiting`, while another pull unpacks the same; then look again.
+    pub fn lock_layer(&self, diff_id: &Digest, waiting: &dyn Fn()) -> Result<Lock> {
+        directory(diff_id)?;
+        let lock = self.lock(&lock_name(diff_id), Wait::AndSay(waiting))?;
+        lock.ok_or_else(|| Error::new("no lock"))
+    }
+
+    /// An empty directory in which a layer is unpacked. What a killed pull left there is removed.
+    pub fn stage_layer(&self, diff_id: &Digest, lock: Lock) -> Result<Staged> {
+        let name = format!("staging/layer-{}", diff_id.digest());
+        self.discard(&name)?;
+        path::mkdirat(self.root(), Path::new(&name), 0o700)?;
+        let dir = path::openat(self.root(), Path::new(&name), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        Ok(Staged { dir, name, diff_id: diff_id.clone(), _lock: lock })
+    }
+}
+
+/// Where a layer lies. Diff IDs are sha256 wherever there are images; another algorithm would need a directory of its
+/// own.
+pub(super) fn directory(diff_id: &Digest) -> Result<String> {
+    match diff_id.algorithm() {
+        DigestAlgorithm::Sha256 => Ok(format!("layers/{}", diff_id.digest())),
+        other => Err(Error::new(format!("diff ID {diff_id} is of the algorithm {other}, not sha256"))),
+    }
+}
+
+/// The lock of a layer.
+pub(super) fn lock_name(diff_id: &Digest) -> String {
+    format!("layer-{}", diff_id.digest())
+}
+
+impl Staged {
+    /// Where `tree` or `layer.erofs` is made.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Gives the layer its name. It is not durable before the barrier that comes before an image's record.
+    pub fn publish(self, store: &Store, meta: &Meta) -> Result<Layer> {
+        let bytes = serde_json::to_vec(meta).map_err(|e| Error::new(format!("meta: {e}")))?;
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+        let file = path::openat(self.dir(), Path::new("meta"), flags, 0o600)?;
+        crate::sys::fd::write_all(file.as_fd(), &bytes)?;
+        let to = directory(&self.diff_id)?;
+        path::renameat(store.root(), Path::new(&self.name), Path::new(&to), libc::RENAME_NOREPLACE)?;
+        store.layer(&self.diff_id)?.ok_or_else(|| Error::new(format!("layer {} is gone", self.diff_id)))
+    }
+
+    /// Throws away what was made.
+    pub fn abandon(self, store: &Store) -> Result<()> {
+        store.discard(&self.name)
+    }
+}
