@@ -6,6 +6,9 @@
 //! somebody else's: it meets a limit and a digest before it meets anything else.
 
 pub mod digest;
+pub mod manifest;
+pub mod platform;
 pub mod progress;
+pub mod reference;
 pub mod source;
 pub mod store;
