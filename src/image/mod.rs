@@ -6,9 +6,11 @@
 //! somebody else's: it meets a limit and a digest before it meets anything else.
 
 pub mod digest;
+pub mod layer;
 pub mod manifest;
 pub mod platform;
 pub mod progress;
 pub mod reference;
+pub mod snapshot;
 pub mod source;
 pub mod store;
