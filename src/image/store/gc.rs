@@ -116,8 +116,8 @@ impl Store {
                     marked.insert(format!("blobs/{}", digest::path(blob)?));
                 }
             }
-            for diff_id in &record.layers {
-                marked.insert(layer::directory(diff_id)?);
+            for chain in &record.layers {
+                marked.insert(layer::directory(chain)?);
             }
         }
         for name in self.list("leases")? {
@@ -206,13 +206,13 @@ impl Store {
 
 impl Lease<'_> {
     /// Keeps these blobs and layers from now on: look whether they are there after this.
-    pub fn keep(&self, blobs: &[Digest], diff_ids: &[Digest]) -> Result<()> {
+    pub fn keep(&self, blobs: &[Digest], chains: &[Digest]) -> Result<()> {
         let mut lines = String::new();
         for blob in blobs {
             lines += &format!("blobs/{}\n", digest::path(blob)?);
         }
-        for diff_id in diff_ids {
-            lines += &format!("{}\n", layer::directory(diff_id)?);
+        for chain in chains {
+            lines += &format!("{}\n", layer::directory(chain)?);
         }
         let _shared = self.store.shared()?;
         fd::write_all(self.file.as_fd(), lines.as_bytes())

@@ -22,11 +22,10 @@ pub struct Image {
     /// The manifest of the name that was asked for, else the newest.
     pub manifest: Descriptor,
     pub config: ImageConfiguration,
-    /// The directories or EROFS images of its layers, bottom first. A layer that occurs twice is here once, at its
-    /// upper place, which gives the same files.
+    /// The directories or EROFS images of its layers, bottom first.
     pub layers: Vec<PathBuf>,
-    /// Its layers as the config names them, bottom first.
-    pub diff_ids: Vec<Digest>,
+    /// The chain IDs of its layers, bottom first.
+    pub chains: Vec<Digest>,
     /// Bytes of its files, unpacked.
     pub size: u64,
     /// When it came, in seconds since 1970.
@@ -41,6 +40,7 @@ pub(super) struct Record {
     pub id: Digest,
     /// Of the same config, with differently compressed layers; the newest is last.
     pub manifests: Vec<Held>,
+    /// Chain IDs, bottom first.
     pub layers: Vec<Digest>,
     pub since: i64,
     pub source: Option<String>,
@@ -75,7 +75,7 @@ pub struct Pin {
 pub struct Arrival<'a> {
     pub manifest: &'a Descriptor,
     pub parsed: &'a ImageManifest,
-    pub diff_ids: &'a [Digest],
+    pub chains: &'a [Digest],
     pub source: Option<String>,
     /// The name, and what the source answered to it.
     pub name: Option<(&'a str, &'a Digest)>,
@@ -94,7 +94,7 @@ impl Store {
         let mut record = before.clone().unwrap_or_else(|| Record {
             id: id.clone(),
             manifests: Vec::new(),
-            layers: arrival.diff_ids.to_vec(),
+            layers: arrival.chains.to_vec(),
             since: process::now().0,
             source: None,
         });
@@ -204,10 +204,9 @@ impl Store {
         let own = || names.iter().filter(|name| name.image == record.id);
         let mut layers = Vec::new();
         let mut size = 0;
-        for diff_id in &record.layers {
-            let layer = self.layer(diff_id)?.ok_or_else(|| missing(&record.id, diff_id))?;
+        for chain in &record.layers {
+            let layer = self.layer(chain)?.ok_or_else(|| missing(&record.id, chain))?;
             size += layer.meta.bytes;
-            layers.retain(|other| *other != layer.path);
             layers.push(layer.path);
         }
         let mut digests: Vec<String> =
@@ -221,7 +220,7 @@ impl Store {
             manifest: held.manifest.clone(),
             config,
             layers,
-            diff_ids: record.layers,
+            chains: record.layers,
             size,
             since: record.since,
             source: record.source,
@@ -240,8 +239,8 @@ impl Store {
     }
 }
 
-fn missing(image: &Digest, diff_id: &Digest) -> Error {
-    Error::new(format!("layer {diff_id} of image {image} is not in the store"))
+fn missing(image: &Digest, chain: &Digest) -> Error {
+    Error::new(format!("layer {chain} of image {image} is not in the store"))
         .next("jug system fsck --repair fetches it again")
 }
 

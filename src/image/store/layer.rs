@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::lock::Wait;
 use super::{Lock, Store};
 use crate::error::{Error, Result};
+use crate::image::digest;
 use crate::sys::path;
 
 /// What is known of an unpacked layer; it is written beside it before the layer gets its name.
@@ -16,11 +17,13 @@ use crate::sys::path;
 pub struct Meta {
     /// The digest of the uncompressed archive.
     pub diff_id: Digest,
+    /// The chain ID of the layer below.
+    pub parent: Option<Digest>,
     /// The blob that it was unpacked from.
     pub blob: Digest,
     /// Entries of the archive.
     pub entries: u64,
-    /// Bytes of its files.
+    /// Bytes of the uncompressed archive.
     pub bytes: u64,
     /// The digest of the tree (or of the file system image) that was made, for `jug system fsck --deep`.
     pub tree: Digest,
@@ -41,14 +44,14 @@ const FORMS: [&str; 2] = ["tree", "layer.erofs"];
 pub struct Staged {
     dir: OwnedFd,
     name: String,
-    diff_id: Digest,
+    chain: Digest,
     _lock: Lock,
 }
 
 impl Store {
-    /// A layer, if it is there.
-    pub fn layer(&self, diff_id: &Digest) -> Result<Option<Layer>> {
-        let name = directory(diff_id)?;
+    /// A layer by its chain ID, if it is there.
+    pub fn layer(&self, chain: &Digest) -> Result<Option<Layer>> {
+        let name = directory(chain)?;
         let Some(meta) = self.read::<Meta>(&format!("{name}/meta"))? else { return Ok(None) };
         for form in FORMS {
             let there = format!("{name}/{form}");
@@ -58,39 +61,57 @@ impl Store {
                 Err(e) => return Err(e),
             }
         }
-        Err(Error::new(format!("layer {diff_id} has no files"))
+        Err(Error::new(format!("layer {chain} has no files"))
             .next("jug system fsck --repair unpacks or fetches it again"))
     }
 
     /// Locks a layer. Waits, after a call of `waiting`, while another pull unpacks the same; then look again.
-    pub fn lock_layer(&self, diff_id: &Digest, waiting: &dyn Fn()) -> Result<Lock> {
-        directory(diff_id)?;
-        let lock = self.lock(&lock_name(diff_id), Wait::AndSay(waiting))?;
+    pub fn lock_layer(&self, chain: &Digest, waiting: &dyn Fn()) -> Result<Lock> {
+        directory(chain)?;
+        let lock = self.lock(&lock_name(chain), Wait::AndSay(waiting))?;
         lock.ok_or_else(|| Error::new("no lock"))
     }
 
+    /// The same; `None` where another pull has it.
+    pub fn try_lock_layer(&self, chain: &Digest) -> Result<Option<Lock>> {
+        directory(chain)?;
+        self.lock(&lock_name(chain), Wait::No)
+    }
+
     /// An empty directory in which a layer is unpacked. What a killed pull left there is removed.
-    pub fn stage_layer(&self, diff_id: &Digest, lock: Lock) -> Result<Staged> {
-        let name = format!("staging/layer-{}", diff_id.digest());
+    pub fn stage_layer(&self, chain: &Digest, lock: Lock) -> Result<Staged> {
+        let name = format!("staging/layer-{}", chain.digest());
         self.discard(&name)?;
         path::mkdirat(self.root(), Path::new(&name), 0o700)?;
         let dir = path::openat(self.root(), Path::new(&name), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        Ok(Staged { dir, name, diff_id: diff_id.clone(), _lock: lock })
+        Ok(Staged { dir, name, chain: chain.clone(), _lock: lock })
     }
+}
+
+/// The chain IDs of layers, bottom first, from their diff IDs (config.md#layer-chainid).
+pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chains: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        chains.push(match chains.last() {
+            None => diff_id.clone(),
+            Some(below) => digest::of(format!("{below} {diff_id}").as_bytes()),
+        });
+    }
+    chains
 }
 
 /// Where a layer lies. Diff IDs are sha256 wherever there are images; another algorithm would need a directory of its
 /// own.
-pub(super) fn directory(diff_id: &Digest) -> Result<String> {
-    match diff_id.algorithm() {
-        DigestAlgorithm::Sha256 => Ok(format!("layers/{}", diff_id.digest())),
-        other => Err(Error::new(format!("diff ID {diff_id} is of the algorithm {other}, not sha256"))),
+pub(super) fn directory(chain: &Digest) -> Result<String> {
+    match chain.algorithm() {
+        DigestAlgorithm::Sha256 => Ok(format!("layers/{}", chain.digest())),
+        other => Err(Error::new(format!("layer {chain} is of the algorithm {other}, not sha256"))),
     }
 }
 
 /// The lock of a layer.
-pub(super) fn lock_name(diff_id: &Digest) -> String {
-    format!("layer-{}", diff_id.digest())
+pub(super) fn lock_name(chain: &Digest) -> String {
+    format!("layer-{}", chain.digest())
 }
 
 impl Staged {
@@ -105,9 +126,9 @@ impl Staged {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
         let file = path::openat(self.dir(), Path::new("meta"), flags, 0o600)?;
         crate::sys::fd::write_all(file.as_fd(), &bytes)?;
-        let to = directory(&self.diff_id)?;
+        let to = directory(&self.chain)?;
         path::renameat(store.root(), Path::new(&self.name), Path::new(&to), libc::RENAME_NOREPLACE)?;
-        store.layer(&self.diff_id)?.ok_or_else(|| Error::new(format!("layer {} is gone", self.diff_id)))
+        store.layer(&self.chain)?.ok_or_else(|| Error::new(format!("layer {} is gone", self.chain)))
     }
 
     /// Throws away what was made.

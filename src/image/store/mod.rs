@@ -1,8 +1,8 @@
-//! The store: blobs by digest, layers by diff ID, images by id, names. It is safe against a kill at any instant and
+//! The store: blobs by digest, layers by chain ID, images by id, names. It is safe against a kill at any instant and
 //! against power loss, and has neither a database nor a lock that anybody waits long for.
 //!
 //!     ROOT/blobs/sha256/HEX      as they were received
-//!     ROOT/layers/HEX/           a layer by its diff ID: `tree/` or `layer.erofs`, and `meta`
+//!     ROOT/layers/HEX/           a layer by its chain ID: `tree/` or `layer.erofs`, and `meta`
 //!     ROOT/images/HEX            an image by its id (the digest of its config): what it consists of, as JSON
 //!     ROOT/names/HEX             a name (its digest is the file's): which image it means, as JSON
 //!     ROOT/pins/OWNER            the image that a container was made from
@@ -15,9 +15,6 @@
 //! rename when they were, but they may not be durable: they are believed in the boot in which they were written, and
 //! the first who opens the store after a boot throws them out (`gc::recover`), blobs back into `staging`, where they
 //! are hashed again.
-//!
-//! A layer's files do not depend on the layers below it, so one that several images have under different parents is
-//! here once.
 
 mod blob;
 mod gc;
@@ -36,7 +33,7 @@ use crate::sys::{cwd, fd, path, process};
 pub use blob::{Incoming, Receive, check, no_room};
 pub use gc::{Collected, Lease};
 pub use images::{Arrival, Image, Name, Pin, repository};
-pub use layer::{Layer, Meta, Staged};
+pub use layer::{Layer, Meta, Staged, chain_ids};
 pub use lock::Lock;
 
 /// The directories of a store.
