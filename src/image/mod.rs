@@ -7,9 +7,12 @@
 
 pub mod digest;
 pub mod layer;
+pub mod made;
 pub mod manifest;
 pub mod platform;
 pub mod progress;
+pub mod pull;
+pub mod push;
 pub mod reference;
 pub mod snapshot;
 pub mod source;

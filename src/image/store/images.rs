@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{LONGEST_RECORD, Store};
 use crate::error::{Error, Result};
 use crate::image::digest;
+use crate::image::reference::{Reference, is_short};
 use crate::sys::process;
 
 /// An image, whole: every layer is there.
@@ -157,6 +158,33 @@ impl Store {
         self.look(self.record(id)?, &self.names()?)
     }
 
+    /// The image that people mean: by name (with Docker's defaults, else of this machine, `localhost/NAME`), by name and
+    /// digest, by id or by the beginning of one.
+    pub fn find(&self, text: &str) -> Result<Image> {
+        let names = self.names()?;
+        if let Ok(wanted) = Reference::parse(text) {
+            let local = Reference::parse(&format!("localhost/{text}")).ok().filter(|_| is_short(text));
+            for wanted in std::iter::once(&wanted).chain(&local) {
+                if let Some(name) = names.iter().find(|name| means(name, wanted)) {
+                    let mut image = self.look(self.record(&name.image)?, &names)?;
+                    image.manifest = self.held_manifest(&name.image, &name.manifest)?;
+                    return Ok(image);
+                }
+            }
+        }
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        let mut found = self.list("images")?;
+        found.retain(|id| hex.len() >= 2 && id.starts_with(hex));
+        match found.as_slice() {
+            [id] => {
+                let id = self.read::<Record>(&format!("images/{id}"))?.ok_or_else(|| unknown(text))?;
+                self.look(id, &names)
+            }
+            [] => Err(unknown(text)),
+            several => Err(Error::new(format!("{text} is the beginning of {} image ids", several.len()))),
+        }
+    }
+
     /// All images, the newest first. One that is damaged is an error; `fsck` says more.
     pub fn images(&self) -> Result<Vec<Image>> {
         let names = self.names()?;
@@ -183,6 +211,13 @@ impl Store {
     /// Who uses what.
     pub fn pins(&self) -> Result<Vec<Pin>> {
         self.all("pins")
+    }
+
+    /// One of the manifests of an image.
+    pub fn held_manifest(&self, id: &Digest, manifest: &Digest) -> Result<Descriptor> {
+        let mut held = self.record(id)?.manifests.into_iter().map(|held| held.manifest);
+        held.find(|other| other.digest() == manifest)
+            .ok_or_else(|| Error::new(format!("image {id} has no manifest {manifest}")))
     }
 
     pub(super) fn record(&self, id: &Digest) -> Result<Record> {
@@ -237,6 +272,21 @@ impl Store {
         }
         serde_json::from_slice(&bytes).map_err(|e| Error::new(format!("the config {id}: {e}")))
     }
+}
+
+/// Whether a name is the one wanted; a digest counts more than a tag, as everywhere.
+fn means(name: &Name, wanted: &Reference) -> bool {
+    match wanted.digest() {
+        None => name.name == wanted.to_string(),
+        Some(digest) => {
+            repository(&name.name) == wanted.name() && (name.digest == *digest || name.manifest == *digest)
+        }
+    }
+}
+
+fn unknown(text: &str) -> Error {
+    Error::new(format!("{text}: no such image"))
+        .next(format!("jug pull {text}, or jug images for what is here"))
 }
 
 fn missing(image: &Digest, chain: &Digest) -> Error {

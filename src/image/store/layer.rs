@@ -7,9 +7,10 @@ use oci_spec::image::{Digest, DigestAlgorithm};
 use serde::{Deserialize, Serialize};
 
 use super::lock::Wait;
-use super::{Lock, Store};
+use super::{Lock, Store, unique};
 use crate::error::{Error, Result};
 use crate::image::digest;
+use crate::image::layer::{EROFS_NAME, Form};
 use crate::sys::path;
 
 /// What is known of an unpacked layer; it is written beside it before the layer gets its name.
@@ -38,7 +39,7 @@ pub struct Layer {
 }
 
 /// The two forms of a layer, by the name that they have in its directory.
-const FORMS: [&str; 2] = ["tree", "layer.erofs"];
+const FORMS: [&str; 2] = ["tree", EROFS_NAME];
 
 /// A layer that is being unpacked, and its lock.
 pub struct Staged {
@@ -115,9 +116,29 @@ pub(super) fn lock_name(chain: &Digest) -> String {
 }
 
 impl Staged {
-    /// Where `tree` or `layer.erofs` is made.
-    pub fn dir(&self) -> BorrowedFd<'_> {
+    /// Where the layer is unpacked: the directory `tree`, made now, or the one that `layer.erofs` is made in.
+    pub fn place(&self, form: Form) -> Result<OwnedFd> {
+        let tree = Path::new(FORMS[0]);
+        match form {
+            Form::Erofs => path::openat(self.dir(), Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0),
+            Form::Directory => {
+                path::mkdirat(self.dir(), tree, 0o755)?;
+                path::openat(self.dir(), tree, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
+            }
+        }
+    }
+
+    fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// Throws away what was made, to begin again.
+    pub fn clear(&self, store: &Store) -> Result<()> {
+        for name in path::list(self.dir())? {
+            let to = format!("trash/{}", unique());
+            path::rename_between(self.dir(), Path::new(&name), store.root(), Path::new(&to))?;
+        }
+        store.empty_trash()
     }
 
     /// Gives the layer its name. It is not durable before the barrier that comes before an image's record.
