@@ -1,5 +1,8 @@
 //! `jug`: the verbs people know from Docker and Podman. One file per verb: its flags, then one call into the library.
 
+pub mod format;
+mod format_words;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 
