@@ -1,7 +1,13 @@
 //! `jug`: the verbs people know from Docker and Podman. One file per verb: its flags, then one call into the library.
 
+mod access;
 pub mod format;
 mod format_words;
+mod login;
+mod logout;
+mod pull;
+mod push;
+mod transfer;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -36,12 +42,22 @@ pub struct Global {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    Login(login::Login),
+    Logout(logout::Logout),
+    Pull(pull::Pull),
+    Push(push::Push),
+}
 
 impl Verb {
     /// The exit code: 0, or that of the program in the container.
-    fn perform(self, _global: &Global) -> Result<u8> {
-        match self {}
+    fn perform(self, global: &Global) -> Result<u8> {
+        match self {
+            Verb::Login(v) => v.perform(global),
+            Verb::Logout(v) => v.perform(global),
+            Verb::Pull(v) => v.perform(global),
+            Verb::Push(v) => v.perform(global),
+        }
     }
 }
 

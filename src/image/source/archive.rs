@@ -11,9 +11,9 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::Digest;
-use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
+use crate::image::digest::Hasher;
 
 const BLOCK: u64 = 512;
 /// An image of 1000 layers in the oldest form has 3 files and a directory for each.
@@ -374,7 +374,7 @@ pub fn copy_exactly(
     size: u64,
     digest: Option<&Digest>,
 ) -> Result<()> {
-    let mut hash = digest.map(Hash::new).transpose()?;
+    let mut hash = digest.map(Hasher::like).transpose()?;
     let (mut buf, mut left) = (vec![0; 128 << 10], size);
     loop {
         let n = match from.read(&mut buf) {
@@ -382,7 +382,7 @@ pub fn copy_exactly(
             other => other.map_err(|e| Error::new(format!("reading a blob: {e}")))?,
         };
         if n == 0 && left == 0 {
-            return hash.map_or(Ok(()), |hash| hash.check());
+            break;
         }
         left = left.checked_sub(n as u64).filter(|_| n > 0).ok_or_else(|| {
             let word = if n == 0 { "shorter" } else { "longer" };
@@ -393,48 +393,10 @@ pub fn copy_exactly(
             hash.update(&buf[..n]);
         }
     }
-}
-
-/// A digest that is being computed.
-struct Hash<'d> {
-    wanted: &'d Digest,
-    sha256: Sha256,
-    sha512: sha2::Sha512,
-}
-
-impl<'d> Hash<'d> {
-    fn new(wanted: &'d Digest) -> Result<Self> {
-        crate::image::reference::known_algorithm(wanted)?;
-        Ok(Self { wanted, sha256: Sha256::new(), sha512: sha2::Sha512::new() })
+    match (hash.map(Hasher::finish), digest) {
+        (Some(found), Some(wanted)) if found != *wanted => Err(Error::new(format!(
+            "blob {wanted} has the digest {found}: it is damaged, or not what was asked for"
+        ))),
+        _ => Ok(()),
     }
-
-    fn long(&self) -> bool {
-        self.wanted.as_ref().starts_with("sha512:")
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        if self.long() { self.sha512.update(bytes) } else { self.sha256.update(bytes) }
-    }
-
-    fn check(self) -> Result<()> {
-        let long = self.long();
-        let hex = if long { hex(&self.sha512.finalize()) } else { hex(&self.sha256.finalize()) };
-        if hex == self.wanted.digest() {
-            return Ok(());
-        }
-        Err(Error::new(format!(
-            "blob {} has the digest {hex}: it is damaged, or not what was asked for",
-            self.wanted
-        )))
-    }
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// The sha256 digest of bytes that are all here.
-pub fn sha256(bytes: &[u8]) -> Result<Digest> {
-    crate::image::reference::digest(&format!("sha256:{}", hex(&Sha256::digest(bytes))))
 }

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use oci_spec::image::{Descriptor, Digest};
 
-use super::archive::{copy_exactly, sha256};
+use super::archive::copy_exactly;
 use super::layout::regular;
 use super::{Destination, LONGEST_MANIFEST, Source};
 use crate::apply::root::RootDir;
 use crate::error::{Error, Result};
-use crate::image::manifest;
+use crate::image::{digest, manifest};
 use crate::sys::path;
 
 const MANIFEST: &str = "manifest.json";
@@ -60,7 +60,7 @@ impl Source for Dir {
         let file = regular(&self.0, &name)?.take(LONGEST_MANIFEST as u64 + 1);
         { file }.read_to_end(&mut bytes).map_err(|e| Error::new(format!("{name}: {e}")))?;
         let media_type = manifest::media_type(&manifest::parse(&bytes, None)?);
-        let digest = digest.cloned().map_or_else(|| sha256(&bytes), Ok)?;
+        let digest = digest.cloned().unwrap_or_else(|| digest::of(&bytes));
         Ok((Descriptor::new(media_type, bytes.len() as u64, digest), bytes))
     }
 

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, MediaType};
 use serde::Deserialize;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
-use super::archive::{Archive, hex, sha256};
+use super::archive::Archive;
 use super::{LONGEST_MANIFEST, Source};
 use crate::error::{Error, Result};
+use crate::image::digest::{self, Hasher};
 use crate::image::manifest::LONGEST_CONFIG;
 use crate::image::reference::{self, Reference};
 
@@ -60,7 +60,7 @@ impl DockerArchive {
 
     fn of(archive: &Arc<Archive>, item: &Item) -> Result<Self> {
         let config = archive.bytes(&item.config, LONGEST_CONFIG as usize)?;
-        let config_digest = sha256(&config)?;
+        let config_digest = digest::of(&config);
         let read: ImageConfiguration =
             serde_json::from_slice(&config).map_err(|e| Error::new(format!("{}: {e}", item.config)))?;
         let diff_ids = read.rootfs().diff_ids();
@@ -83,7 +83,7 @@ impl DockerArchive {
             "layers": descriptors,
         });
         let bytes = document.to_string().into_bytes();
-        let descriptor = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, sha256(&bytes)?);
+        let descriptor = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, digest::of(&bytes));
         Ok(Self { archive: archive.clone(), manifest: (descriptor, bytes), blobs })
     }
 }
@@ -120,12 +120,12 @@ fn layer(archive: &Archive, name: &str, diff_id: &str) -> Result<(MediaType, Dig
         [0x28, 0xb5, 0x2f, 0xfd] => MediaType::ImageLayerZstd,
         _ => return Ok((MediaType::ImageLayer, reference::digest(diff_id)?)),
     };
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::sha256();
     hash.update(&magic);
     let mut buf = vec![0; 128 << 10];
     loop {
         match bytes.read(&mut buf).map_err(failed)? {
-            0 => return Ok((media_type, reference::digest(&format!("sha256:{}", hex(&hash.finalize())))?)),
+            0 => return Ok((media_type, hash.finish())),
             n => hash.update(&buf[..n]),
         }
     }

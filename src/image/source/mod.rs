@@ -17,6 +17,7 @@ use std::time::Duration;
 use oci_spec::image::{Descriptor, Digest};
 
 use crate::error::Result;
+use crate::image::policy;
 use crate::image::reference::{Reference, Transport};
 use credentials::Credential;
 
@@ -62,6 +63,8 @@ pub struct Access {
     pub tls_verify: Option<bool>,
     /// `--cert-dir`: instead of `certs.d/HOST`.
     pub cert_dir: Option<PathBuf>,
+    /// `--signature-policy`: instead of the files of [`crate::image::policy`].
+    pub policy: Option<PathBuf>,
     /// Other repositories of the same registry that may hold the blobs that are pushed.
     pub also_in: Vec<Reference>,
     /// How long nothing may come or go before a connection counts as dead.
@@ -75,14 +78,17 @@ impl Default for Access {
             credential: None,
             tls_verify: None,
             cert_dir: None,
+            policy: None,
             also_in: Vec::new(),
             stall: Duration::from_secs(30),
         }
     }
 }
 
-/// Opens what an image is read from. Archives are read through here; a registry is not asked before the first manifest.
+/// Opens what an image is read from, if policy.json lets us. Archives are read through here; a registry is not asked
+/// before the first manifest.
 pub fn open(transport: &Transport, access: &Access) -> Result<Box<dyn Source>> {
+    policy::check(transport, access.policy.as_deref())?;
     Ok(match transport {
         Transport::Registry(reference) => Box::new(registry::Registry::for_pull(reference, access)?),
         Transport::Layout { dir, name } => Box::new(layout::Layout::open_dir(dir, name.as_deref())?),
@@ -114,11 +120,16 @@ pub type Found = (Vec<Reference>, Box<dyn Source>);
 
 /// Every image of an archive, of whichever kind: a layout in a tar, or what `docker save` writes.
 ///
-/// An archive that is both (Docker's own, since version 25) is read as a layout where the layout names every image, since
-/// only the layout keeps the manifests.
-pub fn images_in(file: &Path) -> Result<Vec<Found>> {
+/// An archive that is both (Docker's own, since version 25) is read as a layout, since only that keeps the manifests.
+pub fn images_in(file: &Path, access: &Access) -> Result<Vec<Found>> {
     let found = archive::Archive::open(file)?;
-    if !found.has("index.json") {
+    let layout = found.has("index.json");
+    let transport = match layout {
+        true => Transport::LayoutArchive { file: file.to_owned(), name: None },
+        false => Transport::DockerArchive { file: file.to_owned(), name: None },
+    };
+    policy::check(&transport, access.policy.as_deref())?;
+    if !layout {
         let images = docker_archive::images(found).map_err(|e| e.context(file.display()))?;
         return Ok(images
             .into_iter()
@@ -139,6 +150,14 @@ pub fn images_in(file: &Path) -> Result<Vec<Found>> {
         Ok((names, Box::new(image)))
     };
     images.into_iter().map(open).collect()
+}
+
+/// Every image of what `docker save` wrote, with its names.
+pub fn docker_images_in(file: &Path, access: &Access) -> Result<Vec<Found>> {
+    policy::check(&Transport::DockerArchive { file: file.to_owned(), name: None }, access.policy.as_deref())?;
+    let images =
+        docker_archive::images(archive::Archive::open(file)?).map_err(|e| e.context(file.display()))?;
+    Ok(images.into_iter().map(|(names, image)| (names, Box::new(image) as Box<dyn Source>)).collect())
 }
 
 /// Where a blob is in a layout (image-layout.md). The digest was checked when it was read: no part of it is a path.

@@ -19,10 +19,10 @@ use oci_spec::image::{Descriptor, Digest, MediaType};
 use ureq::Body;
 use ureq::http::{Method, Response};
 
-use super::archive::sha256;
 use super::registries::Registries;
 use super::{Access, LONGEST_MANIFEST, Source};
 use crate::error::{Error, Result};
+use crate::image::digest;
 use crate::image::manifest::{DOCKER_LIST, DOCKER_MANIFEST};
 use crate::image::reference::Reference;
 use client::{Ask, Client, Payload};
@@ -130,7 +130,7 @@ fn ask_manifest(client: &Client, wanted: &str) -> Result<(Descriptor, Vec<u8>)> 
     if bytes.len() > LONGEST_MANIFEST {
         return Err(failed(&format_args!("longer than {LONGEST_MANIFEST} bytes")));
     }
-    let digest = sha256(&bytes)?;
+    let digest = digest::of(&bytes);
     match stated {
         Some(stated) if stated.starts_with("sha256:") && stated != digest.as_ref() => {
             Err(failed(&format_args!("the registry says {stated}, but its bytes are {digest}")))
