@@ -63,6 +63,9 @@ impl Verb {
 
 /// The whole program.
 pub fn main() -> std::process::ExitCode {
+    if crate::image::layer::worker::is_wanted() {
+        return crate::image::layer::worker::main().into();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(said) => {
