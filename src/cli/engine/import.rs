@@ -5,9 +5,9 @@ use std::io::Read;
 use oci_spec::image::{Config, HistoryBuilder, ImageConfiguration};
 
 use super::Global;
-use super::bars::Bars;
 use super::changes;
 use super::shown::print;
+use super::transfer::shown_or;
 use crate::container::record::rfc3339;
 use crate::error::{Error, Result};
 use crate::image::made::{Made, MadeLayer};
@@ -75,7 +75,7 @@ impl Import {
             .set_history(Some(vec![step]));
         let made = Made::new(config, vec![layer])?;
         let options = Options { platform, ..Options::default() };
-        let image = pull(&store, &made, name.as_ref(), &options, &Bars::new(self.quiet))?;
+        let image = pull(&store, &made, name.as_ref(), &options, &*shown_or(self.quiet))?;
         print(&format!("{}\n", image.id))?;
         Ok(0)
     }

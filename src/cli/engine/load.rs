@@ -4,8 +4,8 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 
 use super::Global;
-use super::bars::Bars;
 use super::shown::print;
+use super::transfer::shown_or;
 use crate::error::{Error, Result};
 use crate::image::platform;
 use crate::image::pull::{Options, pull};
@@ -57,10 +57,10 @@ impl Load {
             let layout = Transport::Layout { dir: file.into(), name: None };
             vec![(Vec::new(), source::open(&layout, &Access::default())?)]
         } else {
-            source::images_in(file)?
+            source::images_in(file, &Access::default())?
         };
         for (names, source) in images {
-            let image = pull(store, &*source, names.first(), &options, &Bars::new(self.quiet))?;
+            let image = pull(store, &*source, names.first(), &options, &*shown_or(self.quiet))?;
             for name in names.iter().skip(1) {
                 store.tag(&image, &name.to_string())?;
             }

@@ -1,6 +1,6 @@
 //! `jug`: the verbs people know from Docker and Podman. One file per verb: its flags, then one call into the library.
 
-mod bars;
+mod access;
 mod changes;
 pub mod format;
 mod format_words;
@@ -10,11 +10,16 @@ mod image_inspect;
 mod images;
 mod import;
 mod load;
+mod login;
+mod logout;
+mod pull;
+mod push;
 mod rmi;
 mod save;
 mod shown;
 mod system;
 mod tag;
+mod transfer;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -55,6 +60,10 @@ enum Verb {
     Images(images::Images),
     Import(import::Import),
     Load(load::Load),
+    Login(login::Login),
+    Logout(logout::Logout),
+    Pull(pull::Pull),
+    Push(push::Push),
     Rmi(rmi::Rmi),
     Save(save::Save),
     System(system::System),
@@ -70,6 +79,10 @@ impl Verb {
             Self::Images(verb) => verb.perform(global),
             Self::Import(verb) => verb.perform(global),
             Self::Load(verb) => verb.perform(global),
+            Self::Login(verb) => verb.perform(global),
+            Self::Logout(verb) => verb.perform(global),
+            Self::Pull(verb) => verb.perform(global),
+            Self::Push(verb) => verb.perform(global),
             Self::Rmi(verb) => verb.perform(global),
             Self::Save(verb) => verb.perform(global),
             Self::System(verb) => verb.perform(global),

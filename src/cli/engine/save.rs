@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::Global;
-use super::bars::Bars;
+use super::transfer::shown_or;
 use crate::error::{Error, Result};
 use crate::image::push::push;
 use crate::image::reference::{Reference, Transport};
@@ -45,7 +45,7 @@ impl Save {
         let name = name.filter(|name| name.tag().is_some());
         let Some(output) = &self.output else { return self.to_stdout(&store, &image, name) };
         let to = source::destination(&self.transport(output, name), &Access::default())?;
-        push(&store, &image, &*to, &Bars::new(self.quiet))?;
+        push(&store, &image, &*to, &*shown_or(self.quiet))?;
         to.finish()?;
         Ok(0)
     }
@@ -77,7 +77,7 @@ impl Save {
         let spool = store.spool()?;
         let path = spool.path().to_owned();
         let to = source::destination(&self.transport(&path, name), &Access::default())?;
-        push(store, image, &*to, &Bars::new(true))?;
+        push(store, image, &*to, &*shown_or(true))?;
         to.finish()?;
         let failed =
             |e: std::io::Error| Error::call("writing the archive", e.raw_os_error().unwrap_or(libc::EIO));

@@ -6,10 +6,10 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Global;
-use super::bars::Bars;
 use super::format::Format;
 use super::rmi::prune;
 use super::shown::{inspected, print, size, tell};
+use super::transfer::shown_or;
 use crate::error::{Error, Result};
 use crate::image::repair::repair;
 use crate::image::source::Access;
@@ -156,7 +156,7 @@ impl Fsck {
         images.dedup();
         let mut code = 0;
         for id in &images {
-            match repair(store, id, &Access::default(), &Bars::new(false)) {
+            match repair(store, id, &Access::default(), &*shown_or(false)) {
                 Ok(_) => tell(&format!("image {id} is whole")),
                 Err(error) => {
                     tell(&format!("Error: image {id}: {error}"));

@@ -1,7 +1,7 @@
 //! Looking for damage: what metadata names and is not there, or is not as it should be. `deep` reads every byte. Repair
 //! moves the damaged object into `quarantine`; the pull of the images that named it then brings it again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
@@ -156,7 +156,7 @@ impl Store {
             return Ok(None);
         }
         let file = path::open(&layer.path, libc::O_RDONLY | libc::O_NOFOLLOW)?;
-        let found = match tree::digest_of_layer(file.as_fd()) {
+        let found = match tree::digest(file.as_fd(), &HashMap::new()) {
             Ok(found) => found,
             Err(error) => return Ok(Some(error.what().to_owned())),
         };
