@@ -225,6 +225,21 @@ impl Store {
             .ok_or_else(|| Error::new(format!("image {id} has no manifest {manifest}")))
     }
 
+    /// A manifest of the image whose blobs are all here: its own where that is so, else the newest.
+    pub fn complete_manifest(&self, image: &Image) -> Result<Descriptor> {
+        let held = self.record(&image.id)?.manifests;
+        let own = held.iter().filter(|held| held.manifest.digest() == image.manifest.digest());
+        for held in own.chain(held.iter().rev()) {
+            let there = held.blobs.iter().map(|blob| Ok(self.blob(blob)?.is_some()));
+            if there.collect::<Result<Vec<_>>>()?.into_iter().all(|there| there) {
+                return Ok(held.manifest.clone());
+            }
+        }
+        Err(Error::new(format!("image {} has not all blobs of any of its manifests", image.id))
+            .why("its layers came with other images, compressed in another way")
+            .next("remove it and those, and pull it again"))
+    }
+
     pub(super) fn record(&self, id: &Digest) -> Result<Record> {
         self.read(&record_name(id)?)?.ok_or_else(|| Error::new(format!("image {id} is not in the store")))
     }
