@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, Platform};
 
+use super::adopt::adopt;
 use super::layer::{self, Applied, Blob, Form, Ids, Wanted};
 use super::manifest::{self, Document};
 use super::platform;
@@ -281,14 +282,20 @@ impl Work<'_> {
             self.progress.step(layer.digest(), Step::Queued);
         }
         let jobs = self.options.jobs.clamp(1, self.layers.len().max(1));
-        std::thread::scope(|scope| {
+        let published = std::thread::scope(|scope| {
             for _ in 0..jobs {
                 scope.spawn(|| self.take_turns());
             }
             let published = self.publish_all();
             self.stopped.store(published.is_err(), Ordering::Relaxed);
             published
-        })
+        });
+        for slot in held(&self.ready).drain(..) {
+            if let Slot::Unpacked(unpacked) = slot {
+                unpacked.0.abandon(self.store)?;
+            }
+        }
+        published
     }
 
     /// One worker: layers until none is left.
@@ -457,9 +464,13 @@ impl Work<'_> {
             let slot = self.wait_for(i)?;
             let layer = match slot {
                 Slot::Unpacked(unpacked) => {
-                    let (staged, applied) = *unpacked;
+                    let (staged, mut applied) = *unpacked;
                     for warning in &applied.warnings {
                         self.progress.say(warning);
+                    }
+                    if let Some(tree) = staged.tree()? {
+                        let adopted = adopt(tree.as_fd(), &applied.implied, &lowers)?;
+                        applied.tree = adopted.unwrap_or(applied.tree);
                     }
                     let meta = self.meta(i, &applied);
                     let layer = staged.publish(self.store, &meta).map_err(store::no_room)?;
