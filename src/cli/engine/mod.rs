@@ -1,5 +1,26 @@
 //! `jug`: the verbs people know from Docker and Podman. One file per verb: its flags, then one call into the library.
 
+mod access;
+mod changes;
+pub mod format;
+mod format_words;
+mod history;
+mod image;
+mod image_inspect;
+mod images;
+mod import;
+mod load;
+mod login;
+mod logout;
+mod pull;
+mod push;
+mod rmi;
+mod save;
+mod shown;
+mod system;
+mod tag;
+mod transfer;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -33,17 +54,48 @@ pub struct Global {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    History(history::History),
+    Image(image::Image),
+    Images(images::Images),
+    Import(import::Import),
+    Load(load::Load),
+    Login(login::Login),
+    Logout(logout::Logout),
+    Pull(pull::Pull),
+    Push(push::Push),
+    Rmi(rmi::Rmi),
+    Save(save::Save),
+    System(system::System),
+    Tag(tag::Tag),
+}
 
 impl Verb {
     /// The exit code: 0, or that of the program in the container.
-    fn perform(self, _global: &Global) -> Result<u8> {
-        match self {}
+    fn perform(self, global: &Global) -> Result<u8> {
+        match self {
+            Self::History(verb) => verb.perform(global),
+            Self::Image(verb) => verb.perform(global),
+            Self::Images(verb) => verb.perform(global),
+            Self::Import(verb) => verb.perform(global),
+            Self::Load(verb) => verb.perform(global),
+            Self::Login(verb) => verb.perform(global),
+            Self::Logout(verb) => verb.perform(global),
+            Self::Pull(verb) => verb.perform(global),
+            Self::Push(verb) => verb.perform(global),
+            Self::Rmi(verb) => verb.perform(global),
+            Self::Save(verb) => verb.perform(global),
+            Self::System(verb) => verb.perform(global),
+            Self::Tag(verb) => verb.perform(global),
+        }
     }
 }
 
 /// The whole program.
 pub fn main() -> std::process::ExitCode {
+    if crate::image::layer::worker::is_wanted() {
+        return crate::image::layer::worker::main().into();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(said) => {
