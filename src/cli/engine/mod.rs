@@ -1,5 +1,7 @@
 //! `jug`: the verbs people know from Docker and Podman. One file per verb: its flags, then one call into the library.
 
+mod run;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -33,17 +35,27 @@ pub struct Global {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+#[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
+enum Verb {
+    Create(run::Create),
+    Run(run::Run),
+}
 
 impl Verb {
     /// The exit code: 0, or that of the program in the container.
-    fn perform(self, _global: &Global) -> Result<u8> {
-        match self {}
+    fn perform(self, global: &Global) -> Result<u8> {
+        match self {
+            Verb::Create(v) => v.perform(global),
+            Verb::Run(v) => v.perform(global),
+        }
     }
 }
 
 /// The whole program.
 pub fn main() -> std::process::ExitCode {
+    if let Some(code) = under_another_name() {
+        return code.into();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(said) => {
@@ -59,4 +71,25 @@ pub fn main() -> std::process::ExitCode {
             ENGINE_FAILED.into()
         }
     }
+}
+
+/// What this binary is when it is not called by people: the monitor of a container, or the init in one.
+fn under_another_name() -> Option<u8> {
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let name = words.next()?;
+    let rest = || words.collect::<Vec<_>>();
+    match name.as_str() {
+        crate::engine::monitor::NAME => Some(crate::engine::monitor::main(&rest())),
+        crate::engine::init::PATH => Some(crate::engine::init::main(rest())),
+        _ => None,
+    }
+}
+
+/// The root of a new container from an image.
+fn image_root(
+    _place: &crate::engine::place::Place,
+    _settings: &crate::engine::settings::Settings,
+    image: &str,
+) -> Result<crate::engine::launch::Root> {
+    Err(crate::error::Error::new(format!("{image}: images are not there yet")).next("use --rootfs DIR"))
 }
