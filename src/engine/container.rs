@@ -8,7 +8,7 @@
 //!     hosts hostname resolv.conf
 //!     started exited       the last start, and how it ended: both carry the same attempt, or nobody knows the end
 //!     log log.1 ...        what it said
-//! ROOT/names/NAME          a link that says the ID: a name is taken by making it
+//! ROOT/containers/.names/NAME  a link that says the ID: a name is taken by making it
 //! ```
 //! No lock and no file is shared between containers, so that `ps` never waits. Status is observed: the runtime's record
 //! names a process, the kernel says whether it lives, the lock whether somebody watches it.
@@ -352,7 +352,7 @@ fn ended(exited: &Exited) -> Status {
 fn ids(place: &Place) -> Vec<String> {
     let entries = fs::read_dir(place.containers()).into_iter().flatten().flatten();
     let mut ids: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    ids.retain(|id| Id::new(id).is_ok());
+    ids.retain(|id| id.len() == 64 && id.bytes().all(|digit| digit.is_ascii_hexdigit()));
     ids.sort();
     ids
 }

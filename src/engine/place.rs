@@ -47,7 +47,7 @@ impl Place {
     }
 
     pub fn names(&self) -> PathBuf {
-        self.root.join("names")
+        self.root.join("containers/.names")
     }
 
     pub fn volumes(&self) -> PathBuf {

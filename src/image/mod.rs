@@ -5,4 +5,15 @@
 //! This room knows nothing of containers: it meets the runtime at the bundle only. Every byte that comes from a source is
 //! somebody else's: it meets a limit and a digest before it meets anything else.
 
+pub mod digest;
+pub mod layer;
+pub mod made;
+pub mod manifest;
+pub mod platform;
+pub mod progress;
+pub mod pull;
+pub mod push;
+pub mod reference;
+pub mod snapshot;
 pub mod source;
+pub mod store;

@@ -287,3 +287,24 @@ pub fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> Result<OwnedFd> {
     )?;
     Ok(owned(copy as i64))
 }
+
+/// fsync(2).
+pub fn fsync(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: plain call on an open descriptor.
+    check!(unsafe { libc::fsync(fd.as_raw_fd()) }, "fsync({})", shown(fd))?;
+    Ok(())
+}
+
+/// syncfs(2): everything of the file system that the descriptor lies on.
+pub fn syncfs(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: plain call on an open descriptor.
+    check!(unsafe { libc::syncfs(fd.as_raw_fd()) }, "syncfs({})", shown(fd))?;
+    Ok(())
+}
+
+/// ftruncate(2).
+pub fn truncate(fd: BorrowedFd<'_>, length: u64) -> Result<()> {
+    // SAFETY: plain call on an open descriptor.
+    check!(unsafe { libc::ftruncate(fd.as_raw_fd(), length as i64) }, "ftruncate({}, {length})", shown(fd))?;
+    Ok(())
+}

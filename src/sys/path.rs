@@ -164,6 +164,45 @@ pub fn renameat(dir: BorrowedFd<'_>, from: &Path, to: &Path, flags: u32) -> Resu
     Ok(())
 }
 
+/// renameat2(2) from one directory into another, where nothing has the name yet.
+pub fn rename_between(
+    from_dir: BorrowedFd<'_>,
+    from: &Path,
+    to_dir: BorrowedFd<'_>,
+    to: &Path,
+) -> Result<()> {
+    let (f, t) = (c_path(from)?, c_path(to)?);
+    check!(
+        // SAFETY: both are valid NUL-terminated strings.
+        unsafe {
+            libc::syscall(
+                libc::SYS_renameat2,
+                from_dir.as_raw_fd(),
+                f.as_ptr(),
+                to_dir.as_raw_fd(),
+                t.as_ptr(),
+                libc::RENAME_NOREPLACE,
+            )
+        },
+        "renameat2({}, {from:?}, {}, {to:?})",
+        shown(from_dir),
+        shown(to_dir)
+    )?;
+    Ok(())
+}
+
+/// fchmodat(2) on a name in `dir` that is known to be no symbolic link.
+pub fn chmodat(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<()> {
+    let c = c_path(name)?;
+    check!(
+        // SAFETY: c is a valid NUL-terminated string.
+        unsafe { libc::fchmodat(dir.as_raw_fd(), c.as_ptr(), mode, 0) },
+        "fchmodat({}, {name:?}, {mode:#o})",
+        shown(dir)
+    )?;
+    Ok(())
+}
+
 /// Gives a file that was opened with O_TMPFILE its name (linkat(2), by way of /proc, which needs no capability).
 pub fn link_open_file(file: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &Path) -> Result<()> {
     let (from, to) = (c_bytes(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes())?, c_path(name)?);

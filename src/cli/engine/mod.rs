@@ -1,5 +1,7 @@
 //! `jug`: the verbs people know from Docker and Podman. One file per verb: its flags, then one call into the library.
 
+pub mod format;
+mod format_words;
 mod run;
 
 use std::io::Write as _;
