@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -174,7 +175,7 @@ fn write_config(
         hostname,
         joined: &joined,
         maps,
-        env: &environment(settings)?,
+        env: &environment(&settings.env_file, &settings.env)?,
         labels: &container.record.labels,
     })?;
     write_whole(&container.path, "config.json", config.to_string().as_bytes(), !settings.rm)
@@ -218,12 +219,12 @@ fn files_of(
 }
 
 /// From files, then from flags; a name alone takes the caller's value, or nothing.
-fn environment(settings: &Settings) -> Result<Vec<String>> {
+pub fn environment(files: &[PathBuf], flags: &[String]) -> Result<Vec<String>> {
     let mut all = Vec::new();
-    for file in &settings.env_file {
+    for file in files {
         all.extend(lines(file)?);
     }
-    all.extend(settings.env.iter().cloned());
+    all.extend(flags.iter().cloned());
     let mut found = Vec::new();
     for entry in all {
         match entry.split_once('=') {
@@ -406,16 +407,24 @@ fn become_monitor(
 
 /// Takes the lock of a container that exists and starts it: `start`.
 pub fn start(container: Container, attach: bool) -> std::result::Result<Option<OwnedFd>, (u8, Error)> {
-    let free = container.lock().map_err(|e| (runtime::FAILED, e))?;
-    let status = container.status().map_err(|e| (runtime::FAILED, e))?;
-    if !free || status.is_up() {
-        return Err((runtime::FAILED, Error::new("the container is already running")));
-    }
-    let root = container.place.records().map_err(|e| (runtime::FAILED, e))?;
-    let id = container.oci_id().map_err(|e| (runtime::FAILED, e))?;
-    // What a killed monitor left.
-    crate::container::delete(root.as_ref(), &id, true).map_err(|e| (runtime::FAILED, e))?;
+    ready(&container).map_err(|e| (runtime::FAILED, e))?;
     monitored(Prepared { container, tree: None }, attach)
+}
+
+/// The lock, from a monitor that may still be busy with the end; and nothing that a killed one left.
+fn ready(container: &Container) -> Result<()> {
+    let running = || Error::new(format!("container {} is already running", container.record.name));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !container.lock()? {
+        if container.pid()?.is_some() || Instant::now() > deadline {
+            return Err(running());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if container.status()?.is_up() {
+        return Err(running());
+    }
+    crate::container::delete(container.place.records()?.as_ref(), &container.oci_id()?, true)
 }
 
 /// Namespaces of other containers are those of the processes that run now.

@@ -2,7 +2,7 @@
 //! in the next entry of its stream. It is rotated by size: `log` is the newest, then `log.1`, `log.2`.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::place::io;
@@ -111,13 +111,15 @@ pub struct Reader {
     dir: PathBuf,
     file: Option<BufReader<File>>,
     part: Vec<u8>,
+    rotated: bool,
 }
 
 impl Reader {
     /// The entries of all files, the oldest first, and a reader that stands behind them.
     pub fn open(dir: &Path, max_files: u32, wanted: &Wanted) -> Result<(Vec<Entry>, Self)> {
-        let mut found = std::collections::VecDeque::new();
-        let mut reader = Self { dir: dir.to_owned(), file: None, part: Vec::new() };
+        let mut found = std::collections::VecDeque::<Entry>::new();
+        let mut lines = 0;
+        let mut reader = Self { dir: dir.to_owned(), file: None, part: Vec::new(), rotated: false };
         for n in (0..max_files.max(1)).rev() {
             let name = if n == 0 { dir.join("log") } else { dir.join(format!("log.{n}")) };
             let Ok(file) = File::open(name) else { continue };
@@ -125,15 +127,13 @@ impl Reader {
             reader.part.clear();
             while let Some(entry) = reader.next()? {
                 if wanted.takes(&entry) {
+                    lines += usize::from(entry.text.ends_with(b"\n"));
                     found.push_back(entry);
                 }
                 // The tail counts lines: entries that end one.
-                if let Some(tail) = wanted.tail {
-                    while found.iter().filter(|entry: &&Entry| entry.text.ends_with(b"\n")).count() > tail
-                        || (tail == 0 && !found.is_empty())
-                    {
-                        found.pop_front();
-                    }
+                while wanted.tail.is_some_and(|tail| lines > tail || (tail == 0 && !found.is_empty())) {
+                    let first = found.pop_front();
+                    lines -= usize::from(first.is_some_and(|entry| entry.text.ends_with(b"\n")));
                 }
             }
         }
@@ -157,15 +157,19 @@ impl Reader {
         }
     }
 
-    /// Goes over to the new file when the old one was rotated away. Call it when `next` has nothing, then ask again.
+    /// Goes over to the new file when the old one was rotated away. Call it when `next` has nothing, then ask again,
+    /// and do both twice.
     pub fn follow(&mut self) -> Result<()> {
         use std::os::unix::fs::MetadataExt as _;
         let Ok(newest) = File::open(self.dir.join("log")) else { return Ok(()) };
         let number = |file: &File| file.metadata().map(|meta| meta.ino()).ok();
         if self.file.as_ref().is_none_or(|file| number(file.get_ref()) != number(&newest)) {
-            let mut newest = BufReader::new(newest);
-            newest.seek(SeekFrom::Start(0)).map_err(io("seek in the log"))?;
-            self.file = Some(newest);
+            // The old one is asked once more: it may have grown before it was rotated away.
+            if self.file.is_some() && !std::mem::replace(&mut self.rotated, true) {
+                return Ok(());
+            }
+            self.rotated = false;
+            self.file = Some(BufReader::new(newest));
             self.part.clear();
         }
         Ok(())
@@ -190,7 +194,9 @@ mod tests {
         let text: Vec<u8> = all.iter().flat_map(|entry| entry.text.clone()).collect();
         assert_eq!(text, b"part \xff\nline 11\npart \xff\n".as_slice());
         writer.write("stdout", b"more\n");
-        reader.follow().unwrap();
+        for _ in 0..2 {
+            reader.follow().unwrap();
+        }
         assert_eq!(reader.next().unwrap().unwrap().text, b"more\n");
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 3, "three files and no more");
         fs::remove_dir_all(&dir).unwrap();

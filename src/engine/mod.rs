@@ -15,6 +15,7 @@ pub mod files;
 pub mod ids;
 pub mod init;
 pub mod launch;
+pub mod life;
 pub mod log;
 pub mod monitor;
 pub mod names;

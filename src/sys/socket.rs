@@ -152,7 +152,15 @@ pub fn receive(sock: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<Ow
     if length == 0 {
         return Ok((Vec::new(), None));
     }
-    let mut bytes = vec![0u8; length.min(limit)];
+    receive_into(sock, vec![0u8; length.min(limit)])
+}
+
+/// The descriptor that comes with the next bytes of a stream, as an engine's console socket gets it.
+pub fn receive_descriptor(sock: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    receive_into(sock, vec![0u8; 64]).map(|(_, fd)| fd)
+}
+
+fn receive_into(sock: BorrowedFd<'_>, mut bytes: Vec<u8>) -> Result<(Vec<u8>, Option<OwnedFd>)> {
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let (len, fd) = loop {
         let mut iov = [IoSliceMut::new(&mut bytes)];

@@ -1,8 +1,17 @@
 //! `jug`: the verbs people know from Docker and Podman. One file per verb: its flags, then one call into the library.
 
+mod changes;
+mod completion;
+mod each;
+mod exec;
 pub mod format;
 mod format_words;
+mod inspect;
+mod life;
+mod logs;
+mod ps;
 mod run;
+mod start;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -39,16 +48,52 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
 enum Verb {
+    Attach(start::Attach),
+    Completion(completion::Completion),
     Create(run::Create),
+    Diff(changes::Diff),
+    Exec(exec::Exec),
+    Export(changes::Export),
+    Inspect(inspect::Inspect),
+    Kill(life::Kill),
+    Logs(logs::Logs),
+    Pause(life::Pause),
+    Ps(ps::Ps),
+    Rename(life::Rename),
+    Restart(start::Restart),
+    Rm(life::Rm),
     Run(run::Run),
+    Start(start::Start),
+    Stop(life::Stop),
+    Top(exec::Top),
+    Unpause(life::Unpause),
+    Wait(life::Wait),
 }
 
 impl Verb {
     /// The exit code: 0, or that of the program in the container.
     fn perform(self, global: &Global) -> Result<u8> {
         match self {
+            Verb::Attach(v) => v.perform(global),
+            Verb::Completion(v) => v.perform(),
             Verb::Create(v) => v.perform(global),
+            Verb::Diff(v) => v.perform(global),
+            Verb::Exec(v) => v.perform(global),
+            Verb::Export(v) => v.perform(global),
+            Verb::Inspect(v) => v.perform(global),
+            Verb::Kill(v) => v.perform(global),
+            Verb::Logs(v) => v.perform(global),
+            Verb::Pause(v) => v.perform(global),
+            Verb::Ps(v) => v.perform(global),
+            Verb::Rename(v) => v.perform(global),
+            Verb::Restart(v) => v.perform(global),
+            Verb::Rm(v) => v.perform(global),
             Verb::Run(v) => v.perform(global),
+            Verb::Start(v) => v.perform(global),
+            Verb::Stop(v) => v.perform(global),
+            Verb::Top(v) => v.perform(global),
+            Verb::Unpause(v) => v.perform(global),
+            Verb::Wait(v) => v.perform(global),
         }
     }
 }
@@ -94,4 +139,9 @@ fn image_root(
     image: &str,
 ) -> Result<crate::engine::launch::Root> {
     Err(crate::error::Error::new(format!("{image}: images are not there yet")).next("use --rootfs DIR"))
+}
+
+/// The container uses its image no more.
+fn unpin(_place: &crate::engine::place::Place, _id: &str, _image: &str) -> Result<()> {
+    Ok(())
 }
