@@ -28,6 +28,7 @@ pub const LONGEST_CONFIG: u64 = 4 << 20;
 const LONGEST_BLOB: u64 = i64::MAX as u64;
 
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub enum Document {
     Index(ImageIndex),
     Manifest(ImageManifest),

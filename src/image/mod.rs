@@ -10,6 +10,7 @@ pub mod layer;
 pub mod made;
 pub mod manifest;
 pub mod platform;
+pub mod policy;
 pub mod progress;
 pub mod pull;
 pub mod push;

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod clone;
 pub mod cred;
 pub mod fd;
+pub mod landlock;
 pub mod mount;
 pub mod netlink;
 pub mod path;
@@ -17,6 +18,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod tty;
+pub mod xattr;
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -204,6 +204,17 @@ fn setattr(mount: BorrowedFd<'_>, attr: MountAttr, recursive: bool) -> Result<()
     Ok(())
 }
 
+/// mount(2) of a new file system at a trusted path, for options that fsconfig(2) has no room or no word for.
+pub fn mount_new(kind: &str, target: &Path, options: &str) -> Result<()> {
+    let (kind, target, options) = (c_bytes(kind.as_bytes())?, c_path(target)?, c_bytes(options.as_bytes())?);
+    check!(
+        // SAFETY: all strings are NUL-terminated and live across the call.
+        unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) },
+        "mount({kind:?}, {target:?}, {options:?})"
+    )?;
+    Ok(())
+}
+
 /// Changes the propagation type of the mount at a trusted absolute path (mount(2) with MS_SLAVE, MS_PRIVATE, ...).
 pub fn set_propagation(path: &Path, flags: u64) -> Result<()> {
     let c = c_path(path)?;

@@ -132,6 +132,19 @@ pub fn unlinkat(dir: BorrowedFd<'_>, name: &Path, flags: i32) -> Result<()> {
     Ok(())
 }
 
+/// linkat(2) between names of two open directories; a symbolic link is linked itself, not followed.
+pub fn linkat(from: BorrowedFd<'_>, old: &Path, to: BorrowedFd<'_>, new: &Path) -> Result<()> {
+    let (o, n) = (c_path(old)?, c_path(new)?);
+    check!(
+        // SAFETY: both are valid NUL-terminated strings.
+        unsafe { libc::linkat(from.as_raw_fd(), o.as_ptr(), to.as_raw_fd(), n.as_ptr(), 0) },
+        "linkat({}, {old:?}, {}, {new:?})",
+        shown(from),
+        shown(to)
+    )?;
+    Ok(())
+}
+
 /// unlinkat(2) of what may be gone already: `false` then.
 pub fn remove_if_there(dir: BorrowedFd<'_>, name: &Path, flags: i32) -> Result<bool> {
     let c = c_path(name)?;
@@ -308,6 +321,50 @@ pub fn fchmod(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
     // SAFETY: plain call on an open descriptor.
     check!(unsafe { libc::fchmod(fd.as_raw_fd(), mode) }, "fchmod({}, {mode:#o})", shown(fd))?;
     Ok(())
+}
+
+/// chmod(2) of a name in `dir` that the caller knows to be no symbolic link.
+pub fn chmodat(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<()> {
+    let c = c_path(name)?;
+    check!(
+        // SAFETY: c is a valid NUL-terminated string.
+        unsafe { libc::syscall(libc::SYS_fchmodat, dir.as_raw_fd(), c.as_ptr(), mode) },
+        "fchmodat({}, {name:?}, {mode:#o})",
+        shown(dir)
+    )?;
+    Ok(())
+}
+
+/// Seconds and nanoseconds since the epoch.
+pub type Time = (i64, u32);
+
+/// Sets the times of access and of change of a name in `dir`, itself and not what it may point to (utimensat(2)).
+pub fn set_times(dir: BorrowedFd<'_>, name: &Path, access: Time, change: Time) -> Result<()> {
+    let c = c_path(name)?;
+    let times = [access, change].map(timespec);
+    check!(
+        // SAFETY: c is NUL-terminated, and the array has the two elements that the call reads.
+        unsafe { libc::utimensat(dir.as_raw_fd(), c.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) },
+        "utimensat({}, {name:?}, {change:?})",
+        shown(dir)
+    )?;
+    Ok(())
+}
+
+/// The same for an open file (futimens(3)).
+pub fn set_times_of(fd: BorrowedFd<'_>, access: Time, change: Time) -> Result<()> {
+    let times = [access, change].map(timespec);
+    check!(
+        // SAFETY: the array has the two elements that the call reads.
+        unsafe { libc::futimens(fd.as_raw_fd(), times.as_ptr()) },
+        "futimens({}, {change:?})",
+        shown(fd)
+    )?;
+    Ok(())
+}
+
+fn timespec((seconds, nanoseconds): Time) -> libc::timespec {
+    libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() }
 }
 
 pub fn fchdir(dir: BorrowedFd<'_>) -> Result<()> {

@@ -81,3 +81,28 @@ impl Drop for RawMode {
         let _ = nix::sys::termios::tcsetattr(&self.tty, nix::sys::termios::SetArg::TCSANOW, &self.before);
     }
 }
+
+/// A terminal that does not show what is typed, for as long as the value lives.
+pub struct Quiet<'t> {
+    tty: BorrowedFd<'t>,
+    before: nix::sys::termios::Termios,
+}
+
+impl<'t> Quiet<'t> {
+    /// `None` when `tty` is no terminal.
+    pub fn enter(tty: BorrowedFd<'t>) -> Option<Self> {
+        use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+        let before = tcgetattr(tty).ok()?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(LocalFlags::ECHO);
+        // What was typed ahead was shown: it is no password.
+        tcsetattr(tty, SetArg::TCSAFLUSH, &quiet).ok()?;
+        Some(Self { tty, before })
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        let _ = nix::sys::termios::tcsetattr(self.tty, nix::sys::termios::SetArg::TCSANOW, &self.before);
+    }
+}

@@ -1,5 +1,6 @@
 //! `jug`: the verbs people know from Docker and Podman. One file per verb: its flags, then one call into the library.
 
+mod access;
 mod changes;
 mod completion;
 mod each;
@@ -8,10 +9,15 @@ pub mod format;
 mod format_words;
 mod inspect;
 mod life;
+mod login;
+mod logout;
 mod logs;
 mod ps;
+mod pull;
+mod push;
 mod run;
 mod start;
+mod transfer;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -56,9 +62,13 @@ enum Verb {
     Export(changes::Export),
     Inspect(inspect::Inspect),
     Kill(life::Kill),
+    Login(login::Login),
+    Logout(logout::Logout),
     Logs(logs::Logs),
     Pause(life::Pause),
     Ps(ps::Ps),
+    Pull(pull::Pull),
+    Push(push::Push),
     Rename(life::Rename),
     Restart(start::Restart),
     Rm(life::Rm),
@@ -82,9 +92,13 @@ impl Verb {
             Verb::Export(v) => v.perform(global),
             Verb::Inspect(v) => v.perform(global),
             Verb::Kill(v) => v.perform(global),
+            Verb::Login(v) => v.perform(global),
+            Verb::Logout(v) => v.perform(global),
             Verb::Logs(v) => v.perform(global),
             Verb::Pause(v) => v.perform(global),
             Verb::Ps(v) => v.perform(global),
+            Verb::Pull(v) => v.perform(global),
+            Verb::Push(v) => v.perform(global),
             Verb::Rename(v) => v.perform(global),
             Verb::Restart(v) => v.perform(global),
             Verb::Rm(v) => v.perform(global),
@@ -102,6 +116,9 @@ impl Verb {
 pub fn main() -> std::process::ExitCode {
     if let Some(code) = under_another_name() {
         return code.into();
+    }
+    if crate::image::layer::worker::is_wanted() {
+        return crate::image::layer::worker::main().into();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

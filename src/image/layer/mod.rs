@@ -7,15 +7,26 @@
 //! and several at once. Whiteouts become what overlayfs reads: a character device 0/0, and an xattr on an opaque
 //! directory. This room knows nothing of the store: it is given open files, and makes nothing durable.
 
+mod apply;
+mod confine;
+mod content;
+mod decompress;
+mod dirs;
+mod name;
+mod pax;
+mod sparse;
+pub mod tar;
+pub mod tree;
+pub mod worker;
 pub mod write;
 
+pub use worker::unpack;
+
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use oci_spec::image::Digest;
-
-use crate::error::{Error, Result};
 
 /// The compressed bytes of a layer, read from the file's beginning.
 #[derive(Debug)]
@@ -71,9 +82,8 @@ pub struct Applied {
     pub warnings: Vec<String>,
 }
 
-/// Unpacks a layer into the empty directory `staging`. On an error the directory holds a part of the layer.
-///
-/// Nothing is durable when this returns: that is the store's to do, once for the whole directory.
-pub fn unpack(_blob: Blob, _staging: BorrowedFd<'_>, _wanted: &Wanted<'_>) -> Result<Applied> {
-    Err(Error::new("layers cannot be unpacked yet"))
+/// The xattr by which a directory of a layer says that nothing below it is seen: an unprivileged overlay has one of its
+/// own (overlayfs.rst, `userxattr`).
+pub fn overlay_xattr(rootless: bool) -> &'static [u8] {
+    if rootless { b"user.overlay.opaque" } else { b"trusted.overlay.opaque" }
 }

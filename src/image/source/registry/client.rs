@@ -1,0 +1,602 @@
+//! One registry, spoken to: connections, authorization, redirects, retries. What is asked is `mod.rs`'s matter.
+//!
+//! `Authorization` is set by hand on each request, and only on one that goes to the registry's own scheme, host and port.
+//! No redirect is followed by the HTTP crate, so that no header can follow one.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ureq::http::{Method, Request, Response, Uri, header, request};
+use ureq::{Agent, AsSendBody, Body, SendBody};
+
+use super::challenge::{self, Challenge};
+use super::token::{self, Authorization, Question};
+use super::{proxy, tls};
+use crate::error::{Error, Result};
+use crate::image::source::credentials::{self, Credential};
+use crate::image::source::registries::{Place, api_host};
+use crate::image::source::{Access, credentials::find};
+
+/// How often a request is sent before its failure counts, and how many redirects one may take.
+const MOST_TRIES: u32 = 4;
+const MOST_HOPS: u32 = 8;
+/// The longest answer that is no manifest and no blob, in bytes.
+const LONGEST_ANSWER: u64 = 1 << 20;
+/// A registry that wants us to wait longer is told to the user instead.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// What a registry may need to put a large upload together before it answers.
+const UPLOAD_STALL: Duration = Duration::from_secs(300);
+
+/// A registry at one place: the repository is the place's.
+pub struct Client {
+    pub place: Place,
+    pub stall: Duration,
+    /// The registry's own TLS (its CA, our certificate), and that for whoever it redirects to.
+    own: Agent,
+    foreign: Agent,
+    /// The schemes to try; those before `scheme` have failed.
+    schemes: &'static [&'static str],
+    scheme: AtomicU8,
+    insecure: bool,
+    credential: Option<Credential>,
+    access: Access,
+    tokens: Mutex<HashMap<String, Authorization>>,
+    /// It has answered once: a connection that fails now is a fault that may pass.
+    met: AtomicBool,
+}
+
+/// What is asked of a registry.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub method: Method,
+    /// A path of the API (`/v2/...`), or a whole URL that the registry gave us.
+    pub to: String,
+    pub headers: Vec<(&'static str, String)>,
+    /// Scopes of the token that this needs: `repository:NAME:pull`.
+    pub scopes: Vec<String>,
+}
+
+/// What is sent with it. Only bytes at hand can be sent twice.
+pub enum Payload<'p> {
+    None,
+    Bytes(&'p [u8]),
+    Stream(&'p mut dyn Read, u64),
+}
+
+impl Payload<'_> {
+    fn again(&self) -> bool {
+        !matches!(self, Self::Stream(..))
+    }
+}
+
+/// Why a request had no answer.
+struct Failure {
+    error: Error,
+    /// It may pass: it is worth another try.
+    passing: bool,
+    /// Another scheme may do.
+    scheme: bool,
+}
+
+impl Client {
+    pub fn new(place: Place, access: &Access) -> Result<Self> {
+        let host = place.reference.host().to_owned();
+        let insecure = match (access.tls_verify, place.insecure) {
+            (Some(verify), _) => !verify,
+            (None, Some(insecure)) => insecure,
+            // As Docker has it: what never leaves this machine needs no TLS.
+            (None, None) => is_loopback(&host),
+        };
+        let agent = |tls| {
+            let config = Agent::config_builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .proxy(None)
+                .user_agent(concat!("jug/", env!("CARGO_PKG_VERSION")))
+                .timeout_connect(Some(access.stall))
+                .timeout_per_read(Some(access.stall))
+                .timeout_per_write(Some(access.stall))
+                .max_response_header_size(64 << 10)
+                .tls_config(tls);
+            Agent::new_with_config(config.build())
+        };
+        let credential = find(access, &place.reference.name())?;
+        Ok(Self {
+            own: agent(tls::of(&host, insecure, access)?),
+            foreign: agent(tls::plain(insecure)),
+            schemes: if insecure { &["https", "http"] } else { &["https"] },
+            scheme: AtomicU8::new(0),
+            stall: access.stall,
+            access: access.clone(),
+            tokens: Mutex::new(HashMap::new()),
+            met: AtomicBool::new(false),
+            place,
+            insecure,
+            credential,
+        })
+    }
+
+    pub fn host(&self) -> &str {
+        self.place.reference.host()
+    }
+
+    pub fn has_credential(&self) -> bool {
+        self.credential.is_some()
+    }
+
+    /// `SCHEME://HOST[:PORT]` of the registry's API.
+    pub fn origin(&self) -> String {
+        let scheme =
+            self.schemes[usize::from(self.scheme.load(Ordering::Relaxed)).min(self.schemes.len() - 1)];
+        format!("{scheme}://{}", api_host(self.host()))
+    }
+
+    /// Asks until there is an answer: with a token where one is wanted, after redirects, once more after a failure that
+    /// may pass. Any status is an answer, see [`Client::refusal`].
+    pub fn send(&self, ask: &Ask, mut payload: Payload<'_>) -> Result<Response<Body>> {
+        let (mut tries, mut challenged) = (0, false);
+        loop {
+            tries += 1;
+            let authorization = self.known(&ask.scopes);
+            let last = tries >= MOST_TRIES || !payload.again();
+            let response = match self.exchange(ask, &mut payload, authorization.as_deref()) {
+                Ok(response) => response,
+                Err(failure) if failure.scheme && payload.again() && self.next_scheme() => {
+                    tries -= 1;
+                    continue;
+                }
+                Err(failure) if failure.passing && !last => {
+                    std::thread::sleep(backoff(tries));
+                    continue;
+                }
+                Err(failure) => return Err(failure.error),
+            };
+            let Heard { response, foreign } = response;
+            let status = response.status().as_u16();
+            if status == 401 && !foreign && !challenged && payload.again() {
+                challenged = true;
+                self.answer(response, &ask.scopes, authorization.as_deref())?;
+                continue;
+            }
+            let wait = if last { None } else { pause(&response, tries) };
+            match wait {
+                Some(wait) => std::thread::sleep(wait),
+                None => return Ok(response),
+            }
+        }
+    }
+
+    fn next_scheme(&self) -> bool {
+        let now = self.scheme.load(Ordering::Relaxed);
+        let more = usize::from(now) + 1 < self.schemes.len() && !self.met.load(Ordering::Relaxed);
+        if more {
+            self.scheme.store(now + 1, Ordering::Relaxed);
+        }
+        more
+    }
+
+    /// One request with the redirects that follow it.
+    fn exchange(
+        &self,
+        ask: &Ask,
+        payload: &mut Payload<'_>,
+        authorization: Option<&str>,
+    ) -> std::result::Result<Heard, Failure> {
+        let origin = self.origin();
+        let mut url = if ask.to.starts_with('/') { format!("{origin}{}", ask.to) } else { ask.to.clone() };
+        let registry: Uri = parse(&origin)?;
+        let mut foreign = false;
+        for _ in 0..MOST_HOPS {
+            let target: Uri = parse(&url)?;
+            // Once away, always away: what another host sends us to gets nothing of ours.
+            foreign |= origin_of(&target) != origin_of(&registry);
+            self.check_target(&target, &registry).map_err(Failure::lasting)?;
+            let response = self.once(ask, payload, &target, authorization.filter(|_| !foreign), foreign)?;
+            if !foreign {
+                self.met.store(true, Ordering::Relaxed);
+            }
+            let follows = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            if !follows || !matches!(ask.method, Method::GET | Method::HEAD) {
+                return Ok(Heard { response, foreign });
+            }
+            url = location(&response, &target).map_err(Failure::lasting)?;
+        }
+        Err(Failure::lasting(Error::new(format!("{}: more than {MOST_HOPS} redirects", self.host()))))
+    }
+
+    fn check_target(&self, target: &Uri, registry: &Uri) -> Result<()> {
+        if target.scheme_str() == Some("http") && registry.scheme_str() == Some("https") && !self.insecure {
+            return Err(Error::new(format!("{} sends us to {target}, which has no TLS", self.host())));
+        }
+        token::check_address(target, registry).map_err(|e| e.context(self.host()))
+    }
+
+    fn once(
+        &self,
+        ask: &Ask,
+        payload: &mut Payload<'_>,
+        target: &Uri,
+        authorization: Option<&str>,
+        foreign: bool,
+    ) -> std::result::Result<Response<Body>, Failure> {
+        let upload = !matches!(payload, Payload::None);
+        let mut request = Request::builder().method(ask.method.clone()).uri(target);
+        for (name, value) in &ask.headers {
+            request = request.header(*name, value);
+        }
+        if let Some(value) = authorization {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let agent = if foreign { &self.foreign } else { &self.own };
+        let stall = if upload { self.stall.max(UPLOAD_STALL) } else { self.stall };
+        match payload {
+            // Without a length some registries wait for a body.
+            Payload::None if ask.method == Method::POST => self.run(agent, request, &b""[..], target, stall),
+            Payload::None => self.run(agent, request, (), target, stall),
+            Payload::Bytes(bytes) => self.run(agent, request, *bytes, target, stall),
+            Payload::Stream(reader, length) => {
+                let request = request.header(header::CONTENT_LENGTH, *length);
+                self.run(agent, request, SendBody::from_reader(*reader), target, stall)
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        agent: &Agent,
+        request: request::Builder,
+        body: impl AsSendBody,
+        target: &Uri,
+        stall: Duration,
+    ) -> std::result::Result<Response<Body>, Failure> {
+        let failed = |e: ureq::http::Error| Failure::lasting(Error::new(format!("{target}: {e}")));
+        let request = agent
+            .configure_request(request.body(body).map_err(failed)?)
+            .proxy(proxy::of(target).map_err(Failure::lasting)?)
+            .timeout_per_read(Some(stall))
+            .build();
+        agent.run(request).map_err(|e| self.failure(target, &e))
+    }
+
+    fn failure(&self, target: &Uri, error: &ureq::Error) -> Failure {
+        let met = self.met.load(Ordering::Relaxed);
+        let said = error.to_string();
+        let what = |words: &str| {
+            let at = target.authority().map_or("", |authority| authority.as_str());
+            Error::new(format!("{}: {at}: {words}", self.host()))
+        };
+        let (error, passing, scheme) = match error {
+            ureq::Error::HostNotFound => {
+                (what("no such host").next("check the name, and that this machine resolves it"), met, false)
+            }
+            ureq::Error::Timeout(which) => {
+                (what(&format!("nothing came for {} s ({which})", self.stall.as_secs_f32())), true, false)
+            }
+            ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+                (what("connection refused").why("no registry listens there"), met, true)
+            }
+            _ if said.contains("InvalidContentType") => {
+                let error = what("the registry speaks HTTP without TLS");
+                (
+                    error.next("allow it with --tls-verify=false, or insecure = true in registries.conf"),
+                    false,
+                    true,
+                )
+            }
+            _ if said.contains("certificate") || said.contains("UnknownIssuer") => {
+                let next = format!(
+                    "put its CA into /etc/containers/certs.d/{}/ca.crt, or give --tls-verify=false",
+                    self.host()
+                );
+                (what(&said).next(next), false, true)
+            }
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => (what(&said), false, true),
+            ureq::Error::Io(_) | ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed => {
+                (what(&said), true, true)
+            }
+            _ => (what(&said), false, false),
+        };
+        Failure { error, passing, scheme: scheme && !met }
+    }
+
+    /// The authorization that is known for some scopes and still good.
+    fn known(&self, scopes: &[String]) -> Option<String> {
+        let mut tokens = self.tokens();
+        let key = scopes.join(" ");
+        tokens.retain(|_, known| known.until.is_none_or(|until| until > Instant::now()));
+        tokens.get(BASIC).or_else(|| tokens.get(&key)).map(|known| known.value.clone())
+    }
+
+    fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<String, Authorization>> {
+        self.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Gets what a 401 asks for. One thread does; the others find the token when they have waited.
+    fn answer(&self, response: Response<Body>, scopes: &[String], tried: Option<&str>) -> Result<()> {
+        let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
+        let challenges: Vec<Challenge> = headers
+            .iter()
+            .take(8)
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(challenge::parse)
+            .collect();
+        let key = scopes.join(" ");
+        let mut tokens = self.tokens();
+        if tokens.get(BASIC).or(tokens.get(&key)).is_some_and(|known| Some(known.value.as_str()) != tried) {
+            return Ok(());
+        }
+        tokens.remove(&key);
+        let basic = self.credential.as_ref().and_then(Credential::basic);
+        if let Some(bearer) = challenges.iter().find(|its| its.scheme == "bearer") {
+            let mut scopes = scopes.to_vec();
+            let named = bearer.get("scope").unwrap_or_default().split(' ').filter(|scope| !scope.is_empty());
+            for scope in named {
+                if !scopes.iter().any(|ours| covers(ours, scope)) {
+                    scopes.push(scope.to_owned());
+                }
+            }
+            tokens.insert(key, self.token(bearer, &scopes)?);
+        } else if let (true, Some(basic)) = (challenges.iter().any(|its| its.scheme == "basic"), basic) {
+            if tried.is_none() {
+                tokens
+                    .insert(BASIC.to_owned(), Authorization { value: format!("Basic {basic}"), until: None });
+            } else {
+                return Err(self.login(Error::new(format!("{}: the password is not accepted", self.host()))));
+            }
+        } else {
+            return Err(self.login(self.refusal("asking", response)));
+        }
+        Ok(())
+    }
+
+    fn login(&self, error: Error) -> Error {
+        error.next(format!("jug login {}", self.host()))
+    }
+
+    /// Asks the token server that a challenge names.
+    fn token(&self, challenge: &Challenge, scopes: &[String]) -> Result<Authorization> {
+        let context = |e: Error| e.context(format_args!("{}: its token server", self.host()));
+        let registry: Uri = parse(&self.origin()).map_err(|failure| failure.error)?;
+        let realm =
+            token::check_realm(challenge.get("realm").unwrap_or_default(), &registry).map_err(context)?;
+        let (home, other) = (registry.host().unwrap_or_default(), realm.host().unwrap_or_default());
+        let theirs;
+        let credential = if token::same_site(home, other) {
+            self.credential.as_ref()
+        } else {
+            let authority = realm.authority().map_or(other, |authority| authority.as_str());
+            let kept = Access { credential: None, ..self.access.clone() };
+            theirs = credentials::find(&kept, authority)?;
+            theirs.as_ref()
+        };
+        let withheld = self.credential.is_some() && credential.is_none();
+        let question = token::question(challenge, scopes, credential)?;
+        let (status, bytes) = self.ask_token_server(&realm, &registry, &question).map_err(context)?;
+        match status {
+            200..300 => token::answer(&bytes).map_err(context),
+            _ => {
+                let said = message(&bytes);
+                let error = Error::new(format!("{}: its token server {other}: {status}{said}", self.host()));
+                let error = if withheld {
+                    error.why(format!("{home}'s password was not sent to {other}, which is of another site"))
+                } else {
+                    error
+                };
+                Err(if matches!(status, 401 | 403) { self.login(error) } else { error })
+            }
+        }
+    }
+
+    fn ask_token_server(&self, realm: &Uri, registry: &Uri, question: &Question) -> Result<(u16, Vec<u8>)> {
+        let own = origin_of(realm) == origin_of(registry);
+        let agent = if own { &self.own } else { &self.foreign };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (method, url, basic, body) = match question {
+                Question::Get { url, basic } => (Method::GET, url, basic.as_ref(), String::new()),
+                Question::Post { url, form } => {
+                    let pairs: Vec<String> =
+                        form.iter().map(|(name, value)| format!("{name}={}", token::escape(value))).collect();
+                    (Method::POST, url, None, pairs.join("&"))
+                }
+            };
+            let mut request = Request::builder().method(method.clone()).uri(url.as_str());
+            if let Some(basic) = basic {
+                request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
+            }
+            if method == Method::POST {
+                request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+            }
+            let answer = match method {
+                Method::POST => self.run(agent, request, body.as_bytes(), realm, self.stall),
+                _ => self.run(agent, request, (), realm, self.stall),
+            };
+            match answer {
+                Ok(response) => match pause(&response, tries).filter(|_| tries < MOST_TRIES) {
+                    Some(wait) => std::thread::sleep(wait),
+                    None => return Ok((response.status().as_u16(), drain(response))),
+                },
+                Err(failure) if failure.passing && tries < MOST_TRIES => std::thread::sleep(backoff(tries)),
+                Err(failure) => return Err(failure.error),
+            }
+        }
+    }
+
+    /// A status that is no success, as an error: what was asked, the status, the registry's own words, the next step.
+    pub fn refusal(&self, doing: &str, response: Response<Body>) -> Error {
+        let (status, place) = (response.status(), &self.place.reference);
+        let words = status.canonical_reason().unwrap_or_default();
+        let wait =
+            response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).map(clean);
+        let code = status.as_u16();
+        let said = message(&drain(response));
+        let error =
+            Error::new(format!("{}: {}: {doing}: {code} {words}{said}", place.host(), place.repository()));
+        match code {
+            401 | 403 if self.has_credential() => error
+                .why("the credentials that are kept do not allow it")
+                .next(format!("jug login {}", self.host())),
+            401 | 403 => self.login(error),
+            404 => error.next("check the name and the tag; a private repository may need `jug login`"),
+            429 => match wait {
+                Some(wait) => error.next(format!("try again in {wait} s, or log in for a higher limit")),
+                None => {
+                    error.next(format!("try again later, or `jug login {}` for a higher limit", self.host()))
+                }
+            },
+            _ => error,
+        }
+    }
+}
+
+/// The key under which Basic credentials are kept: they are for every scope.
+const BASIC: &str = "basic";
+
+struct Heard {
+    response: Response<Body>,
+    /// Another host answered.
+    foreign: bool,
+}
+
+impl Failure {
+    fn lasting(error: Error) -> Self {
+        Self { error, passing: false, scheme: false }
+    }
+}
+
+fn parse(url: &str) -> std::result::Result<Uri, Failure> {
+    url.parse().map_err(|_| Failure::lasting(Error::new(format!("{:?} is no URL", clean(url)))))
+}
+
+/// Scheme, host and port.
+fn origin_of(url: &Uri) -> (String, String, u16) {
+    let scheme = url.scheme_str().unwrap_or_default().to_ascii_lowercase();
+    let port = url.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
+    (scheme, url.host().unwrap_or_default().to_ascii_lowercase(), port)
+}
+
+/// Whether one scope asks for all that another does.
+fn covers(ours: &str, theirs: &str) -> bool {
+    let (Some((name, actions)), Some((their, wanted))) = (ours.rsplit_once(':'), theirs.rsplit_once(':'))
+    else {
+        return ours == theirs;
+    };
+    name == their && wanted.split(',').all(|action| actions.split(',').any(|own| own == action))
+}
+
+/// The URL that a `Location` means, seen from where it was said (RFC 3986, section 5.2).
+pub fn location(response: &Response<Body>, from: &Uri) -> Result<String> {
+    let said = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let said = said.ok_or_else(|| Error::new(format!("{from}: a redirect to nowhere")))?;
+    let scheme = from.scheme_str().unwrap_or("https");
+    let authority = from.authority().map_or("", |authority| authority.as_str());
+    Ok(match said {
+        _ if said.contains("://") => said.to_owned(),
+        _ if said.starts_with("//") => format!("{scheme}:{said}"),
+        _ if said.starts_with('/') => format!("{scheme}://{authority}{said}"),
+        _ => {
+            let dir = from.path().rsplit_once('/').map_or("", |(dir, _)| dir);
+            format!("{scheme}://{authority}{dir}/{said}")
+        }
+    })
+}
+
+/// Whether a registry that is busy is to be asked again, and when: as it says itself, else a little later each time.
+fn pause(response: &Response<Body>, tries: u32) -> Option<Duration> {
+    if !matches!(response.status().as_u16(), 408 | 429 | 500 | 502 | 503 | 504) {
+        return None;
+    }
+    let header = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    match header.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs) {
+        Some(wait) => Some(wait).filter(|wait| *wait <= LONGEST_WAIT),
+        None => Some(backoff(tries)),
+    }
+}
+
+/// A quarter of a second, doubled each time, and a part of it by chance, so that many pulls do not come back at once.
+pub fn backoff(tries: u32) -> Duration {
+    let base = 250_u64 << tries.saturating_sub(1).min(6);
+    let chance = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()));
+    Duration::from_millis(base + chance % (base / 2))
+}
+
+/// The beginning of an answer. The rest, if there is more, stays where it is.
+fn drain(response: Response<Body>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = response.into_body().into_reader().take(LONGEST_ANSWER).read_to_end(&mut bytes);
+    bytes
+}
+
+/// The registry's own words (distribution-spec, error codes), made harmless for a terminal.
+fn message(bytes: &[u8]) -> String {
+    let Ok(answer) = serde_json::from_slice::<serde_json::Value>(bytes) else { return String::new() };
+    let first = &answer["errors"][0];
+    let text = |value: &serde_json::Value| value.as_str().map(clean).unwrap_or_default();
+    let said = [
+        text(&first["code"]),
+        text(&first["message"]),
+        text(&answer["error_description"]),
+        text(&answer["details"]),
+    ];
+    let said: Vec<String> = said.into_iter().filter(|text| !text.is_empty()).collect();
+    if said.is_empty() { String::new() } else { format!(" ({})", said.join(": ")) }
+}
+
+/// Text of somebody else's, short and without control characters.
+fn clean(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_redirect_leads() {
+        let from: Uri = "https://r.io:5000/v2/a/blobs/x?y=1".parse().expect("a URL");
+        let to = |said: &str| {
+            let response =
+                Response::builder().header("location", said).body(Body::builder().data("")).expect("one");
+            location(&response, &from).expect("a URL")
+        };
+        assert_eq!(to("http://b/c"), "http://b/c");
+        assert_eq!(to("//cdn/c?d"), "https://cdn/c?d");
+        assert_eq!(to("/c"), "https://r.io:5000/c");
+        assert_eq!(to("c"), "https://r.io:5000/v2/a/blobs/c");
+    }
+
+    #[test]
+    fn words_of_others_are_harmless() {
+        let said = message(br#"{"errors":[{"code":"DENIED","message":"\u001b[31mno\n"}]}"#);
+        assert_eq!(said, " (DENIED: [31mno)");
+        assert_eq!(message(b"<html>"), "");
+    }
+
+    #[test]
+    fn scopes() {
+        assert!(covers("repository:a:pull,push", "repository:a:pull"));
+        assert!(
+            !covers("repository:a:pull", "repository:a:pull,push")
+                && !covers("repository:a:pull", "repository:b:pull")
+        );
+    }
+
+    #[test]
+    fn this_machine() {
+        assert!(["localhost", "localhost:5000", "127.0.0.1:1", "[::1]:5000"].into_iter().all(is_loopback));
+        assert!(!["localhost.evil.com", "128.0.0.1", "127.0.0.1.evil.com"].into_iter().any(is_loopback));
+    }
+}
