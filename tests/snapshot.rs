@@ -64,7 +64,8 @@ fn is_read_only(tree: &OwnedFd) -> bool {
 #[test]
 fn layers_lie_upon_one_another() {
     let place = Place::new();
-    let low = place.layer("low", &[("a", "low"), ("b", "low"), ("gone", "low"), ("d/x", "low"), ("d/y", "low")]);
+    let low =
+        place.layer("low", &[("a", "low"), ("b", "low"), ("gone", "low"), ("d/x", "low"), ("d/y", "low")]);
     let high = place.layer("high", &[("b", "high"), ("d/z", "high")]);
     let dir = File::open(&high).expect("open");
     path::mknodat(dir.as_fd(), Path::new("gone"), libc::S_IFCHR, (0, 0)).expect("mknod");
@@ -73,7 +74,8 @@ fn layers_lie_upon_one_another() {
     assert_eq!(text(&tree, "a"), "low");
     assert_eq!(text(&tree, "b"), "high");
     assert!(!inside(&tree, "gone").exists(), "a whiteout hides");
-    let seen: Vec<_> = fs::read_dir(inside(&tree, "d")).expect("readdir").map(|e| e.unwrap().file_name()).collect();
+    let seen: Vec<_> =
+        fs::read_dir(inside(&tree, "d")).expect("readdir").map(|e| e.unwrap().file_name()).collect();
     assert_eq!(seen, ["z"], "an opaque directory shows only its own");
     fs::write(inside(&tree, "a"), "changed").expect("write");
     drop(tree);

@@ -15,6 +15,7 @@ pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod reference;
+pub mod repair;
 pub mod snapshot;
 pub mod source;
 pub mod store;

@@ -204,18 +204,6 @@ pub fn rename_between(
     Ok(())
 }
 
-/// fchmodat(2) on a name in `dir` that is known to be no symbolic link.
-pub fn chmodat(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<()> {
-    let c = c_path(name)?;
-    check!(
-        // SAFETY: c is a valid NUL-terminated string.
-        unsafe { libc::fchmodat(dir.as_raw_fd(), c.as_ptr(), mode, 0) },
-        "fchmodat({}, {name:?}, {mode:#o})",
-        shown(dir)
-    )?;
-    Ok(())
-}
-
 /// Gives a file that was opened with O_TMPFILE its name (linkat(2), by way of /proc, which needs no capability).
 pub fn link_open_file(file: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &Path) -> Result<()> {
     let (from, to) = (c_bytes(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes())?, c_path(name)?);

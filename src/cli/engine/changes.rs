@@ -1,90 +1,118 @@
-//! `diff` and `export`: what a container has written, and its whole tree.
+//! `--change`: the lines of a Dockerfile that set something in an image's config.
 
-use std::fs::File;
-use std::io::{IsTerminal as _, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use oci_spec::image::Config;
 
-use clap::Args;
-
-use super::Global;
-use super::each::find;
-use crate::cli::log;
-use crate::engine::container::Container;
-use crate::engine::snapshot;
 use crate::error::{Error, Result};
-use crate::image::layer::write::{self, Kind};
-use crate::sys::path;
 
-/// List what a container changed in its root
-#[derive(Debug, Args)]
-pub struct Diff {
-    #[arg(value_name = "CONTAINER")]
-    name: String,
-}
-
-impl Diff {
-    pub fn perform(self, global: &Global) -> Result<u8> {
-        let container = find(global, &self.name)?;
-        if container.record.layers.is_empty() {
-            return Err(Error::new("a container of --rootfs has nothing to compare with"));
-        }
-        let open = |dir: &Path| path::open(dir, libc::O_RDONLY | libc::O_DIRECTORY);
-        let upper = open(&container.path.join("upper"))?;
-        let lowers = container.record.layers.iter().map(|dir| open(dir)).collect::<Result<Vec<OwnedFd>>>()?;
-        let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
-        for change in write::changes(upper.as_fd(), &lowers)? {
-            let letter = match change.kind {
-                Kind::Added => 'A',
-                Kind::Changed => 'C',
-                Kind::Deleted => 'D',
-            };
-            log::print(&format!("{letter} /{}\n", change.path.display()));
-        }
-        Ok(0)
+/// Applies one line: `CMD ["sh"]`, `ENV A=b`, `LABEL a=b`, `USER 1000:1000`.
+pub fn apply(config: &mut Config, line: &str) -> Result<()> {
+    let wrong = |why: &str| {
+        Error::new(format!("--change {line:?}: {why}"))
+            .next("CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR, and its value")
+    };
+    let (word, rest) = line.trim().split_once([' ', '=']).ok_or_else(|| wrong("there is no value"))?;
+    let rest = rest.trim();
+    if rest.is_empty() {
+        return Err(wrong("there is no value"));
     }
-}
-
-/// Write the root of a container as a tar archive
-#[derive(Debug, Args)]
-pub struct Export {
-    /// File to write, instead of stdout
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    #[arg(value_name = "CONTAINER")]
-    name: String,
-}
-
-impl Export {
-    pub fn perform(self, global: &Global) -> Result<u8> {
-        let container = find(global, &self.name)?;
-        let root = root_of(&container)?;
-        match &self.output {
-            Some(name) => {
-                let file = File::create(name).map_err(crate::engine::place::io(name.display()))?;
-                let mut file = std::io::BufWriter::with_capacity(128 << 10, file);
-                write::tar_of(root.as_fd(), &mut file)?;
-                file.flush().map_err(crate::engine::place::io(name.display()))?;
+    match word.to_ascii_uppercase().as_str() {
+        "CMD" => drop(config.set_cmd(Some(command(rest)))),
+        "ENTRYPOINT" => drop(config.set_entrypoint(Some(command(rest)))),
+        "USER" => drop(config.set_user(Some(rest.to_owned()))),
+        "WORKDIR" => drop(config.set_working_dir(Some(rest.to_owned()))),
+        "STOPSIGNAL" => drop(config.set_stop_signal(Some(rest.to_owned()))),
+        "ENV" => {
+            let mut env = config.env().clone().unwrap_or_default();
+            for (key, value) in pairs(rest).ok_or_else(|| wrong("it is not KEY=value"))? {
+                env.retain(|entry| entry.split('=').next() != Some(&key));
+                env.push(format!("{key}={value}"));
             }
-            None => {
-                let stdout = std::io::stdout();
-                if stdout.is_terminal() {
-                    return Err(Error::new("refusing to write an archive to a terminal")
-                        .next("use -o FILE, or a pipe"));
-                }
-                let mut out = std::io::BufWriter::with_capacity(128 << 10, stdout.lock());
-                write::tar_of(root.as_fd(), &mut out)?;
-                out.flush().map_err(crate::engine::place::io("write to stdout"))?;
-            }
+            config.set_env(Some(env));
         }
-        Ok(0)
+        "LABEL" => {
+            let mut labels = config.labels().clone().unwrap_or_default();
+            labels.extend(pairs(rest).ok_or_else(|| wrong("it is not KEY=value"))?);
+            config.set_labels(Some(labels));
+        }
+        "EXPOSE" => {
+            let mut ports = config.exposed_ports().clone().unwrap_or_default();
+            ports.extend(
+                rest.split_whitespace()
+                    .map(|port| if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") }),
+            );
+            config.set_exposed_ports(Some(ports));
+        }
+        "VOLUME" => {
+            let mut volumes = config.volumes().clone().unwrap_or_default();
+            let listed = serde_json::from_str::<Vec<String>>(rest);
+            volumes.extend(listed.unwrap_or_else(|_| rest.split_whitespace().map(str::to_owned).collect()));
+            config.set_volumes(Some(volumes));
+        }
+        _ => return Err(wrong("the word is unknown")),
     }
+    Ok(())
 }
 
-/// The tree as it is now, to be read only.
-fn root_of(container: &Container) -> Result<OwnedFd> {
-    match &container.record.rootfs {
-        Some(dir) => path::open(dir, libc::O_RDONLY | libc::O_DIRECTORY),
-        None => snapshot::look(container),
+/// The exec form, a JSON array; anything else is for the shell.
+fn command(text: &str) -> Vec<String> {
+    serde_json::from_str(text).unwrap_or_else(|_| ["/bin/sh", "-c", text].map(str::to_owned).to_vec())
+}
+
+/// `A=b C="d e"`, or the old form `A b c`.
+fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let first = text.split_whitespace().next()?;
+    if !first.contains('=') {
+        let (key, value) = text.split_once(char::is_whitespace)?;
+        return Some(vec![(key.to_owned(), value.trim().to_owned())]);
+    }
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for c in text.chars() {
+        match (quote, c) {
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), _) if open == c => quote = None,
+            (None, _) if c.is_whitespace() => words.push(String::new()),
+            _ => words.last_mut()?.push(c),
+        }
+    }
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    words
+        .map(|word| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())))
+        .map(|pair| pair.filter(|(key, _)| !key.is_empty()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dockerfile_says() {
+        let mut config = Config::default();
+        for line in [
+            "CMD [\"sh\", \"-c\", \"true\"]",
+            "ENTRYPOINT /init now",
+            "ENV A=b C=\"d e\"",
+            "ENV A=c",
+            "ENV OLD way",
+            "LABEL x.y='z'",
+            "USER 1000:1000",
+            "WORKDIR /srv",
+            "EXPOSE 80 53/udp",
+            "VOLUME [\"/data\"]",
+            "STOPSIGNAL SIGINT",
+        ] {
+            apply(&mut config, line).expect(line);
+        }
+        let text = |list: &Option<Vec<String>>| list.clone().unwrap_or_default().join("|");
+        assert_eq!(text(config.cmd()), "sh|-c|true");
+        assert_eq!(text(config.entrypoint()), "/bin/sh|-c|/init now");
+        assert_eq!(text(config.env()), "C=d e|A=c|OLD=way");
+        assert_eq!(text(config.exposed_ports()), "80/tcp|53/udp");
+        assert_eq!(text(config.volumes()), "/data");
+        assert_eq!(config.labels().clone().unwrap_or_default()["x.y"], "z");
+        for line in ["", "CMD", "RUN true", "ENV =b", "ENV A"] {
+            assert!(apply(&mut config, line).is_err(), "{line:?}");
+        }
     }
 }

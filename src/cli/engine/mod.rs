@@ -7,17 +7,29 @@ mod each;
 mod exec;
 pub mod format;
 mod format_words;
+mod history;
+mod image;
+mod image_inspect;
+mod images;
+mod import;
 mod inspect;
 mod life;
+mod load;
 mod login;
 mod logout;
 mod logs;
 mod ps;
 mod pull;
 mod push;
+mod rmi;
 mod run;
+mod save;
+mod shown;
 mod start;
+mod system;
+mod tag;
 mod transfer;
+mod tree;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -57,11 +69,16 @@ enum Verb {
     Attach(start::Attach),
     Completion(completion::Completion),
     Create(run::Create),
-    Diff(changes::Diff),
+    Diff(tree::Diff),
     Exec(exec::Exec),
-    Export(changes::Export),
+    Export(tree::Export),
+    History(history::History),
+    Image(image::Image),
+    Images(images::Images),
+    Import(import::Import),
     Inspect(inspect::Inspect),
     Kill(life::Kill),
+    Load(load::Load),
     Login(login::Login),
     Logout(logout::Logout),
     Logs(logs::Logs),
@@ -72,9 +89,13 @@ enum Verb {
     Rename(life::Rename),
     Restart(start::Restart),
     Rm(life::Rm),
+    Rmi(rmi::Rmi),
     Run(run::Run),
+    Save(save::Save),
     Start(start::Start),
     Stop(life::Stop),
+    System(system::System),
+    Tag(tag::Tag),
     Top(exec::Top),
     Unpause(life::Unpause),
     Wait(life::Wait),
@@ -90,8 +111,13 @@ impl Verb {
             Verb::Diff(v) => v.perform(global),
             Verb::Exec(v) => v.perform(global),
             Verb::Export(v) => v.perform(global),
+            Verb::History(v) => v.perform(global),
+            Verb::Image(v) => v.perform(global),
+            Verb::Images(v) => v.perform(global),
+            Verb::Import(v) => v.perform(global),
             Verb::Inspect(v) => v.perform(global),
             Verb::Kill(v) => v.perform(global),
+            Verb::Load(v) => v.perform(global),
             Verb::Login(v) => v.perform(global),
             Verb::Logout(v) => v.perform(global),
             Verb::Logs(v) => v.perform(global),
@@ -102,9 +128,13 @@ impl Verb {
             Verb::Rename(v) => v.perform(global),
             Verb::Restart(v) => v.perform(global),
             Verb::Rm(v) => v.perform(global),
+            Verb::Rmi(v) => v.perform(global),
             Verb::Run(v) => v.perform(global),
+            Verb::Save(v) => v.perform(global),
             Verb::Start(v) => v.perform(global),
             Verb::Stop(v) => v.perform(global),
+            Verb::System(v) => v.perform(global),
+            Verb::Tag(v) => v.perform(global),
             Verb::Top(v) => v.perform(global),
             Verb::Unpause(v) => v.perform(global),
             Verb::Wait(v) => v.perform(global),

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use oci_spec::image::Digest;
 
-use crate::image::progress::{Progress, Step};
+use super::shown::size;
+use crate::image::progress::{Progress, Silent, Step};
 
 /// How often a terminal is redrawn at most.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -34,6 +35,11 @@ impl Shown {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self { terminal: std::io::stderr().is_terminal() && !dumb, state: Mutex::new(state) }
     }
+}
+
+/// What shows a transfer, or nothing.
+pub fn shown_or(quiet: bool) -> Box<dyn Progress> {
+    if quiet { Box::new(Silent) } else { Box::new(Shown::new()) }
 }
 
 impl Default for Shown {
@@ -110,17 +116,6 @@ fn bar(there: u64, all: u64) -> String {
     let filled = filled.min(BAR) as usize;
     let rest = BAR as usize - filled;
     format!("[{}>{}] {}/{}", "=".repeat(filled), " ".repeat(rest), size(there), size(all))
-}
-
-/// A size in decimal units, as Docker writes it.
-pub fn size(bytes: u64) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1000.0 && unit + 1 < units.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes}B") } else { format!("{value:.1}{}", units[unit]) }
 }
 
 /// A reader that went away is no reason to stop.

@@ -22,6 +22,17 @@ pub struct Collected {
     pub bytes: u64,
 }
 
+/// What the store holds, in bytes.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Usage {
+    pub blobs: u64,
+    pub layers: u64,
+    /// Downloads that were broken off.
+    pub partial: u64,
+    /// Of blobs and layers, what nothing names.
+    pub garbage: u64,
+}
+
 /// What a running pull will name, so that gc leaves it alone. Dropped or killed, it counts no more.
 pub struct Lease<'s> {
     store: &'s Store,
@@ -193,6 +204,31 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// The sizes of everything. The caller is alone.
+    pub(super) fn measure(&self) -> Result<Usage> {
+        let marked = self.marked()?;
+        let mut usage = Usage::default();
+        let size =
+            |name: &str| path::stat(self.root(), Path::new(name)).map_or(0, |stat| stat.st_size as u64);
+        for algorithm in ["sha256", "sha512"] {
+            for hex in self.list(&format!("blobs/{algorithm}"))? {
+                let name = format!("blobs/{algorithm}/{hex}");
+                usage.blobs += size(&name);
+                usage.garbage += if marked.contains(&name) { 0 } else { size(&name) };
+            }
+        }
+        for hex in self.list("layers")? {
+            let name = format!("layers/{hex}");
+            let bytes = self.read::<super::Meta>(&format!("{name}/meta"))?.map_or(0, |meta| meta.bytes);
+            usage.layers += bytes;
+            usage.garbage += if marked.contains(&name) { 0 } else { bytes };
+        }
+        for entry in self.list("staging")?.iter().filter(|entry| entry.ends_with(".partial")) {
+            usage.partial += size(&format!("staging/{entry}"));
+        }
+        Ok(usage)
     }
 
     /// Images that have no name and that nobody uses; with `all`, every image that nobody uses.

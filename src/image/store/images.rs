@@ -161,6 +161,11 @@ impl Store {
     /// The image that people mean: by name (with Docker's defaults, else of this machine, `localhost/NAME`), by name and
     /// digest, by id or by the beginning of one.
     pub fn find(&self, text: &str) -> Result<Image> {
+        self.find_named(text).map(|(image, _)| image)
+    }
+
+    /// The same, and the name by which it was found, unless that was an id.
+    pub fn find_named(&self, text: &str) -> Result<(Image, Option<Name>)> {
         let names = self.names()?;
         if let Ok(wanted) = Reference::parse(text) {
             let local = Reference::parse(&format!("localhost/{text}")).ok().filter(|_| is_short(text));
@@ -168,7 +173,7 @@ impl Store {
                 if let Some(name) = names.iter().find(|name| means(name, wanted)) {
                     let mut image = self.look(self.record(&name.image)?, &names)?;
                     image.manifest = self.held_manifest(&name.image, &name.manifest)?;
-                    return Ok(image);
+                    return Ok((image, Some(name.clone())));
                 }
             }
         }
@@ -178,7 +183,7 @@ impl Store {
         match found.as_slice() {
             [id] => {
                 let id = self.read::<Record>(&format!("images/{id}"))?.ok_or_else(|| unknown(text))?;
-                self.look(id, &names)
+                Ok((self.look(id, &names)?, None))
             }
             [] => Err(unknown(text)),
             several => Err(Error::new(format!("{text} is the beginning of {} image ids", several.len()))),

@@ -17,10 +17,12 @@
 //! are hashed again.
 
 mod blob;
+mod fsck;
 mod gc;
 mod images;
 mod layer;
 mod lock;
+mod spool;
 mod trash;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,10 +33,12 @@ use crate::error::{Error, Result};
 use crate::sys::{cwd, fd, path, process};
 
 pub use blob::{Incoming, Receive, check, no_room};
-pub use gc::{Collected, Lease};
+pub use fsck::Damage;
+pub use gc::{Collected, Lease, Usage};
 pub use images::{Arrival, Image, Name, Pin, repository};
 pub use layer::{Layer, Meta, Staged, chain_ids};
 pub use lock::Lock;
+pub use spool::Spool;
 
 /// The directories of a store.
 const DIRECTORIES: [&str; 12] = [

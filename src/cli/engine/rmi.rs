@@ -1,0 +1,119 @@
+//! `jug rmi`: names and images go.
+
+use super::Global;
+use super::shown::{print, size, tell};
+use crate::error::{Error, Result};
+use crate::image::reference::Reference;
+use crate::image::store::{Collected, Image, Name, Store};
+
+/// Remove names of images, and images that have none left
+#[derive(Debug, clap::Args)]
+pub struct Rmi {
+    #[arg(required_unless_present = "all", value_name = "IMAGE")]
+    images: Vec<String>,
+    /// All of them
+    #[arg(short, long, conflicts_with = "images")]
+    all: bool,
+    /// All names of an image, also when a container uses it
+    #[arg(short, long)]
+    force: bool,
+    /// An image that is not there is no error
+    #[arg(short, long)]
+    ignore: bool,
+    /// Keep nothing back (Docker's flag; untagged parents are never kept here)
+    #[arg(long, hide = true)]
+    no_prune: bool,
+}
+
+impl Rmi {
+    pub fn perform(self, global: &Global) -> Result<u8> {
+        let store = global.store()?;
+        let wanted = match self.all {
+            true => store.images()?.iter().map(|image| image.id.to_string()).collect(),
+            false => self.images.clone(),
+        };
+        let mut failed = None;
+        for text in &wanted {
+            let removed = match store.find_named(text) {
+                Err(_) if self.ignore => continue,
+                found => found.and_then(|(image, name)| self.remove(&store, text, &image, name.as_ref())),
+            };
+            if let Err(error) = removed {
+                tell(&format!("Error: {error}"));
+                failed = Some(error);
+            }
+        }
+        Ok(u8::from(failed.is_some()))
+    }
+
+    fn remove(&self, store: &Store, text: &str, image: &Image, name: Option<&Name>) -> Result<()> {
+        let names: Vec<Name> = store.names()?.into_iter().filter(|name| name.image == image.id).collect();
+        if let Some(name) = name.filter(|_| names.len() > 1) {
+            store.remove(std::slice::from_ref(&name.name), &[])?;
+            return print(&untagged(name));
+        }
+        if name.is_none() && names.len() > 1 && !self.force && !self.all {
+            let names: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
+            return Err(Error::new(format!("image {text} has several names: {}", names.join(", ")))
+                .next("remove them by name, or all with --force"));
+        }
+        let users: Vec<String> =
+            store.pins()?.into_iter().filter(|pin| pin.image == image.id).map(|pin| pin.owner).collect();
+        if !users.is_empty() && !self.force {
+            return Err(Error::new(format!("image {text} is used by container {}", users.join(", ")))
+                .next("remove the container first, or only the names with --force"));
+        }
+        store.remove(&[], std::slice::from_ref(&image.id))?;
+        print(&names.iter().map(untagged).collect::<String>())?;
+        if users.is_empty() { print(&format!("Deleted: {}\n", image.id)) } else { Ok(()) }
+    }
+}
+
+fn untagged(name: &Name) -> String {
+    let shown = Reference::parse(&name.name).map_or_else(|_| name.name.clone(), |name| name.familiar());
+    format!("Untagged: {shown}\n")
+}
+
+/// Remove images that have no name and no container
+#[derive(Debug, clap::Args)]
+pub struct ImagePrune {
+    /// Also those that have a name
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// label=KEY[=VALUE], until=TIME
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+impl ImagePrune {
+    pub fn perform(self, global: &Global) -> Result<u8> {
+        let kind = if self.all { "all images without a container" } else { "all images without a name" };
+        if !self.force && !super::system::agreed(&format!("This removes {kind}."))? {
+            return Ok(0);
+        }
+        let store = global.store()?;
+        let collected = prune(&store, self.all, &self.filter)?;
+        print(&format!("Total reclaimed space: {}\n", size(collected.bytes)))?;
+        Ok(0)
+    }
+}
+
+/// Removes what nobody uses, and says the ids.
+pub fn prune(store: &Store, all: bool, filters: &[String]) -> Result<Collected> {
+    let mut images = store.unused(all)?;
+    for filter in filters {
+        let filter = super::images::Filter::parse(filter, store)?;
+        images.retain(|image| filter.keeps(image));
+    }
+    let ids: Vec<_> = images.iter().map(|image| image.id.clone()).collect();
+    let mut collected = store.remove(&[], &ids)?;
+    let partial = store.gc(true)?;
+    collected.bytes += partial.bytes;
+    if !ids.is_empty() {
+        print(&ids.iter().fold("Deleted Images:\n".to_owned(), |text, id| text + &format!("{id}\n")))?;
+    }
+    Ok(collected)
+}

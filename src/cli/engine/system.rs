@@ -1,0 +1,219 @@
+//! `jug system`: how much there is, what can go, whether it is whole.
+
+use std::io::{BufRead as _, IsTerminal as _};
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::Global;
+use super::format::Format;
+use super::rmi::prune;
+use super::shown::{inspected, print, size, tell};
+use super::transfer::shown_or;
+use crate::error::{Error, Result};
+use crate::image::repair::repair;
+use crate::image::source::Access;
+use crate::image::store::Store;
+
+/// The store: its size, its health, what can go
+#[derive(Debug, clap::Args)]
+pub struct System {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Df(Df),
+    Fsck(Fsck),
+    Info(Info),
+    Prune(Prune),
+}
+
+/// Show how much room is used
+#[derive(Debug, clap::Args)]
+struct Df {
+    /// `table`, `json`, or a Go template such as '{{.Type}}'
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// Look for damage in the store
+#[derive(Debug, clap::Args)]
+struct Fsck {
+    /// Read every byte of every blob and layer
+    #[arg(long)]
+    deep: bool,
+    /// Move what is damaged aside, and bring it again
+    #[arg(long)]
+    repair: bool,
+}
+
+/// Show what this machine and this store are like
+#[derive(Debug, clap::Args)]
+pub struct Info {
+    /// `json`, or a Go template such as '{{.Images}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// Remove what nobody uses: images without a name, and downloads that were broken off
+#[derive(Debug, clap::Args)]
+struct Prune {
+    /// Also images that have a name
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// label=KEY[=VALUE], until=TIME
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+impl System {
+    pub fn perform(self, global: &Global) -> Result<u8> {
+        match self.verb {
+            Verb::Df(verb) => verb.perform(&global.store()?),
+            Verb::Fsck(verb) => verb.perform(&global.store()?),
+            Verb::Info(verb) => verb.perform(global),
+            Verb::Prune(verb) => verb.perform(&global.store()?),
+        }
+    }
+}
+
+/// Asks on the terminal; without one, nobody agrees.
+pub fn agreed(what: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::new("there is no terminal to ask on").next("say --force"));
+    }
+    tell(&format!("{what}\nGo on? [y/N]"));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).map_err(|e| Error::new(format!("the answer: {e}")))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+impl Df {
+    fn perform(self, store: &Store) -> Result<u8> {
+        let (usage, images, pins) = (store.usage()?, store.images()?, store.pins()?);
+        let used = images.iter().filter(|image| pins.iter().any(|pin| pin.image == image.id)).count();
+        let free: u64 = store.unused(true)?.iter().map(|image| image.size).sum();
+        let share = |part: u64, all: u64| {
+            format!("{} ({}%)", size(part), (part * 100).checked_div(all).unwrap_or(0).min(100))
+        };
+        let row = |kind: &str, count: usize, active: usize, bytes: u64, free: u64| {
+            json!({
+                "Type": kind, "TotalCount": count.to_string(), "Active": active.to_string(), "Size": size(bytes),
+                "Reclaimable": share(free.min(bytes), bytes),
+            })
+        };
+        let rows = [
+            row("Images", images.len(), used, usage.layers, free),
+            row(
+                "Blobs",
+                images.len(),
+                used,
+                usage.blobs,
+                if used == 0 { usage.blobs } else { usage.garbage },
+            ),
+            row("Broken-off downloads", 0, 0, usage.partial, usage.partial),
+        ];
+        let columns = [
+            ("TYPE", "Type"),
+            ("TOTAL", "TotalCount"),
+            ("ACTIVE", "Active"),
+            ("SIZE", "Size"),
+            ("RECLAIMABLE", "Reclaimable"),
+        ];
+        print(&Format::parse(self.format.as_deref())?.list(&rows, &columns)?)?;
+        Ok(0)
+    }
+}
+
+impl Fsck {
+    fn perform(self, store: &Store) -> Result<u8> {
+        let found = store.fsck(self.deep)?;
+        for damage in &found {
+            print(&format!("{}: {}\n", damage.path, damage.what))?;
+        }
+        if found.is_empty() {
+            return Ok(0);
+        }
+        if !self.repair {
+            tell(
+                "Error: the store is damaged\nnext: jug system fsck --repair moves it aside, and brings it again",
+            );
+            return Ok(1);
+        }
+        let mut images = Vec::new();
+        for damage in &found {
+            if let Some(place) = store.quarantine(damage)? {
+                tell(&format!("{} is now {place}", damage.path));
+            }
+            images.extend(damage.images.iter().cloned());
+        }
+        images.sort_by(|a, b| a.digest().cmp(b.digest()));
+        images.dedup();
+        let mut code = 0;
+        for id in &images {
+            match repair(store, id, &Access::default(), &*shown_or(false)) {
+                Ok(_) => tell(&format!("image {id} is whole")),
+                Err(error) => {
+                    tell(&format!("Error: image {id}: {error}"));
+                    code = 1;
+                }
+            }
+        }
+        Ok(code)
+    }
+}
+
+impl Info {
+    pub fn perform(self, global: &Global) -> Result<u8> {
+        let store = global.store()?;
+        let text = |path: &str| {
+            crate::sys::path::open(std::path::Path::new(path), libc::O_RDONLY)
+                .and_then(|file| crate::sys::fd::read_to_end(std::os::fd::AsFd::as_fd(&file), 64 << 10))
+                .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+        };
+        let memory = text("/proc/meminfo");
+        let total = memory
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+        let info = json!({
+            "ServerVersion": env!("CARGO_PKG_VERSION"),
+            "Commit": env!("JUG_COMMIT"),
+            "Root": store.path(),
+            "Driver": "overlay",
+            "Images": store.images()?.len(),
+            "Pins": store.pins()?.len(),
+            "KernelVersion": text("/proc/sys/kernel/osrelease"),
+            "Architecture": std::env::consts::ARCH,
+            "NCPU": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            "MemTotal": total.unwrap_or(0) * 1024,
+            "CgroupVersion": if text("/sys/fs/cgroup/cgroup.controllers").is_empty() { "1" } else { "2" },
+            "Rootless": crate::sys::cred::euid() != 0,
+        });
+        if self.format.is_some() {
+            print(&inspected(&[info], self.format.as_deref())?)?;
+            return Ok(0);
+        }
+        let lines = info.as_object().into_iter().flatten();
+        print(
+            &lines.map(|(key, value)| format!("{key}: {}\n", super::format::text(value))).collect::<String>(),
+        )?;
+        Ok(0)
+    }
+}
+
+impl Prune {
+    fn perform(self, store: &Store) -> Result<u8> {
+        let what = if self.all { "images that no container uses" } else { "images without a name" };
+        if !self.force && !agreed(&format!("This removes all {what}, and downloads that were broken off."))? {
+            return Ok(0);
+        }
+        let collected = prune(store, self.all, &self.filter)?;
+        print(&format!("Total reclaimed space: {}\n", size(collected.bytes)))?;
+        Ok(0)
+    }
+}
