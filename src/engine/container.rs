@@ -28,6 +28,7 @@ use super::{names, quantity};
 use crate::container as oci;
 use crate::container::record::{Id, rfc3339};
 use crate::error::{Error, Result};
+use crate::image::store::Store;
 use crate::sys::{fd, process};
 
 const LONGEST: u64 = 4 << 20;
@@ -339,7 +340,17 @@ impl Container {
                 remove_tree(&self.place.volumes().join(name))?;
             }
         }
-        remove_tree(&self.path)
+        remove_tree(&self.path)?;
+        unpin(&self.place, &self.record.id)
+    }
+}
+
+/// The container uses its image no more.
+fn unpin(place: &Place, id: &str) -> Result<()> {
+    // A store that was never made has nothing pinned.
+    match fs::symlink_metadata(place.root.join("pins")) {
+        Ok(_) => Store::open(&place.root)?.unpin(id),
+        Err(_) => Ok(()),
     }
 }
 
@@ -366,7 +377,7 @@ fn sweep_unborn(place: &Place, id: &str) {
     }
     // It may have been finished meanwhile.
     if fs::symlink_metadata(path.join("record")).is_err() {
-        let _ = remove_tree(&path);
+        let _ = remove_tree(&path).and_then(|()| unpin(place, id));
     }
 }
 

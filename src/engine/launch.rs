@@ -23,6 +23,7 @@ use super::user::User;
 use super::{files, ids, init, log, quantity, user, volumes};
 use crate::apply::root::RootDir;
 use crate::error::{Error, Result};
+use crate::image::store::{Image, Store};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, fd, mount, path, process, socket};
 
@@ -34,6 +35,8 @@ pub struct Root {
     pub layers: Vec<PathBuf>,
     pub directory: Option<PathBuf>,
     pub says: FromImage,
+    /// What is to be kept for the container's sake.
+    pub kept: Option<(Store, Image)>,
 }
 
 impl Root {
@@ -50,6 +53,22 @@ impl Root {
             layers: Vec::new(),
             directory: Some(dir),
             says: FromImage::default(),
+            kept: None,
+        })
+    }
+
+    /// An image of the store.
+    pub fn image(store: Store, image: Image, name: &str) -> Result<Self> {
+        if image.layers.is_empty() {
+            return Err(Error::new(format!("image {name} has no layers")));
+        }
+        Ok(Self {
+            image: name.to_owned(),
+            image_id: image.id.to_string(),
+            layers: image.layers.clone(),
+            directory: None,
+            says: FromImage::new(&image.config)?,
+            kept: Some((store, image)),
         })
     }
 }
@@ -108,6 +127,10 @@ fn write(
     container: &mut Container,
 ) -> Result<Option<OwnedFd>> {
     let id = container.id().to_owned();
+    if let Some((store, image)) = &root.kept {
+        // No garbage collection takes the layers from under the container; `Container::erase` lets go.
+        store.pin(image, &id)?;
+    }
     let record = &mut container.record;
     record.image = root.image;
     record.image_id = root.image_id;

@@ -71,11 +71,7 @@ impl Rm {
         if self.force {
             names.retain(|name| Container::find(&place, name).is_ok());
         }
-        each(global, &names, |container| {
-            let (id, root) = (container.record.id.clone(), container.record.image_id.clone());
-            life::remove(container, self.force, self.volumes)?;
-            super::unpin(&place, &id, &root).map(|()| None)
-        })
+        each(global, &names, |container| life::remove(container, self.force, self.volumes).map(|()| None))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod changes;
+mod commit;
 mod completion;
 mod each;
 mod exec;
@@ -67,6 +68,7 @@ pub struct Global {
 #[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
 enum Verb {
     Attach(start::Attach),
+    Commit(commit::Commit),
     Completion(completion::Completion),
     Create(run::Create),
     Diff(tree::Diff),
@@ -106,6 +108,7 @@ impl Verb {
     fn perform(self, global: &Global) -> Result<u8> {
         match self {
             Verb::Attach(v) => v.perform(global),
+            Verb::Commit(v) => v.perform(global),
             Verb::Completion(v) => v.perform(),
             Verb::Create(v) => v.perform(global),
             Verb::Diff(v) => v.perform(global),
@@ -177,18 +180,4 @@ fn under_another_name() -> Option<u8> {
         crate::engine::init::PATH => Some(crate::engine::init::main(rest())),
         _ => None,
     }
-}
-
-/// The root of a new container from an image.
-fn image_root(
-    _place: &crate::engine::place::Place,
-    _settings: &crate::engine::settings::Settings,
-    image: &str,
-) -> Result<crate::engine::launch::Root> {
-    Err(crate::error::Error::new(format!("{image}: images are not there yet")).next("use --rootfs DIR"))
-}
-
-/// The container uses its image no more.
-fn unpin(_place: &crate::engine::place::Place, _id: &str, _image: &str) -> Result<()> {
-    Ok(())
 }

@@ -1,14 +1,18 @@
 //! `run` and `create`: a new container from an image or a directory.
 
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 
 use super::Global;
+use super::pull::{self, Wanted, When};
+use super::transfer::Shown;
 use crate::cli::log;
 use crate::engine::attach::{self, Attached, Ended};
 use crate::engine::launch::{self, Root};
 use crate::engine::place::Place;
 use crate::engine::settings::Settings;
 use crate::error::{Error, Result};
+use crate::image::source::Access;
+use crate::image::store::Store;
 
 /// Create a container and run a program in it
 #[derive(Debug, Args)]
@@ -51,10 +55,26 @@ impl New {
                     return Err(Error::new("no image was named")
                         .next("jug run IMAGE, or jug run --rootfs DIR PROGRAM"));
                 };
-                let root = super::image_root(&place, &self.settings, image)?;
+                let root = self.image(&place, image)?;
                 launch::create(&place, &self.settings, root, words)
             }
         }
+    }
+}
+
+impl New {
+    /// From the store, or from where it comes from, as `--pull` says.
+    fn image(&self, place: &Place, name: &str) -> Result<Root> {
+        let platform = self.settings.platform.as_deref();
+        let when =
+            When::from_str(&self.settings.pull, true).map_err(|e| Error::new(format!("--pull: {e}")))?;
+        let store = Store::open(&place.root)?;
+        if let (When::Missing | When::Never, None, Ok(image)) = (when, platform, store.find(name)) {
+            return Root::image(store, image, name);
+        }
+        let access = Access::default();
+        let image = pull::image(&store, name, &Wanted { access: &access, platform, when }, &Shown::new())?;
+        Root::image(store, image, name)
     }
 }
 
