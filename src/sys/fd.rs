@@ -1,6 +1,6 @@
 //! Descriptors: reading, writing, locking, duplicating, closing. Must not open paths: that is `path`.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::{check, errno, shown};
 use crate::error::{Error, Result};
@@ -114,6 +114,34 @@ pub fn eventfd() -> Result<OwnedFd> {
     Ok(owned(i64::from(fd)))
 }
 
+/// Calls on this open file answer EAGAIN instead of waiting (F_SETFL, O_NONBLOCK).
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: plain fcntl on an open descriptor.
+    let flags =
+        check!(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }, "fcntl({}, F_GETFL)", shown(fd))?;
+    check!(
+        // SAFETY: the same, with the flags just read and one more.
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) },
+        "fcntl({}, F_SETFL)",
+        shown(fd)
+    )?;
+    Ok(())
+}
+
+/// One write(2): how many bytes went out; 0 when the other side takes none now (EAGAIN).
+pub fn write_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+    loop {
+        // SAFETY: bytes is valid for reads of its length.
+        let n = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+        match errno() {
+            _ if n >= 0 => return Ok(n as usize),
+            libc::EINTR => {}
+            libc::EAGAIN => return Ok(0),
+            e => return Err(Error::call(format_args!("write({}, {} bytes)", shown(fd), bytes.len()), e)),
+        }
+    }
+}
+
 /// Writes everything, repeated when interrupted or cut short.
 pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
@@ -158,6 +186,14 @@ pub fn dup_onto(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
     // SAFETY: duplicating onto a number that this process hands to its program on purpose (stdio).
     check!(unsafe { libc::dup2(fd.as_raw_fd(), target) }, "dup2({}, {target})", shown(fd))?;
     Ok(())
+}
+
+/// Takes a descriptor that was handed over by its number (an argument of this program), if it is open.
+pub fn take(number: RawFd) -> Option<OwnedFd> {
+    inherited(number)?;
+    let fd = owned(i64::from(number));
+    // Whoever handed it over left it open across the exec; it goes no further.
+    set_cloexec(fd.as_fd(), true).ok().map(|()| fd)
 }
 
 /// Moves `fd` to a number of its own choice, close-on-exec; the number must be free or the caller's to overwrite.

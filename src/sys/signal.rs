@@ -49,9 +49,18 @@ pub fn block_all() -> Result<OwnedFd> {
 
 /// The next signal that arrived on a signalfd, if any.
 pub fn next(fd: std::os::fd::BorrowedFd<'_>) -> Result<Option<i32>> {
+    Ok(next_and_origin(fd)?.map(|(number, _)| number))
+}
+
+/// The same, and whether it is the kernel's own: a key of the terminal goes to the whole foreground process group
+/// (`ssi_code` is SI_KERNEL), a kill(2) to one.
+pub fn next_and_origin(fd: std::os::fd::BorrowedFd<'_>) -> Result<Option<(i32, bool)>> {
+    const SI_KERNEL: i32 = 0x80;
     let mut buf = [0u8; 128];
+    let word =
+        |buf: &[u8; 128], at: usize| i32::from_ne_bytes([buf[at], buf[at + 1], buf[at + 2], buf[at + 3]]);
     match super::fd::read(fd, &mut buf) {
-        Ok(128) => Ok(Some(i32::from_ne_bytes([buf[0], buf[1], buf[2], buf[3]]))),
+        Ok(128) => Ok(Some((word(&buf, 0), word(&buf, 8) == SI_KERNEL))),
         Ok(n) => Err(Error::new(format!("signalfd gave {n} bytes"))),
         Err(e) if e.errno() == libc::EAGAIN => Ok(None),
         Err(e) => Err(e),

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind,
-    connect, recv, recvmsg, sendmsg, socket, socketpair,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    accept4, bind, connect, listen, recv, recvmsg, sendmsg, socket, socketpair,
 };
 
 use super::shown;
@@ -21,6 +21,38 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 /// Connects to a stream socket. A path too long for sun_path is reached through its directory's descriptor.
 pub fn connect_stream(path: &Path) -> Result<OwnedFd> {
     connect_to(SockType::Stream, path)
+}
+
+/// Connects to a socket that keeps message boundaries.
+pub fn connect_packets(path: &Path) -> Result<OwnedFd> {
+    connect_to(SockType::SeqPacket, path)
+}
+
+/// A socket under this name in an open directory, to which [`connect_packets`] connects; accepting never waits.
+pub fn listen_packets(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let failed = |e| Error::call(format_args!("bind({}/{name})", shown(dir)), e as i32);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
+    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    bind(fd.as_raw_fd(), &UnixAddr::new(path.as_str()).map_err(failed)?).map_err(failed)?;
+    listen(&fd, Backlog::new(16).map_err(failed)?).map_err(failed)?;
+    Ok(fd)
+}
+
+/// The next who connected; `None` when there is nobody.
+pub fn accept_packets(listener: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK).ok()?;
+    Some(super::fd::owned(i64::from(fd)))
+}
+
+/// Sends one message without waiting. `Ok(false)`: there is no room for it now.
+pub fn try_send(sock: BorrowedFd<'_>, bytes: &[u8]) -> Result<bool> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    match nix::sys::socket::send(sock.as_raw_fd(), bytes, flags) {
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::EAGAIN) => Ok(false),
+        Err(e) => Err(Error::call(format_args!("send({})", shown(sock)), e as i32)),
+    }
 }
 
 /// Connects to a datagram socket; `@name` is one in the abstract namespace (unix(7)), as systemd writes it.
@@ -120,7 +152,15 @@ pub fn receive(sock: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<Ow
     if length == 0 {
         return Ok((Vec::new(), None));
     }
-    let mut bytes = vec![0u8; length.min(limit)];
+    receive_into(sock, vec![0u8; length.min(limit)])
+}
+
+/// The descriptor that comes with the next bytes of a stream, as an engine's console socket gets it.
+pub fn receive_descriptor(sock: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    receive_into(sock, vec![0u8; 64]).map(|(_, fd)| fd)
+}
+
+fn receive_into(sock: BorrowedFd<'_>, mut bytes: Vec<u8>) -> Result<(Vec<u8>, Option<OwnedFd>)> {
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let (len, fd) = loop {
         let mut iov = [IoSliceMut::new(&mut bytes)];

@@ -2,6 +2,10 @@
 
 mod access;
 mod changes;
+mod commit;
+mod completion;
+mod each;
+mod exec;
 pub mod format;
 mod format_words;
 mod history;
@@ -9,17 +13,24 @@ mod image;
 mod image_inspect;
 mod images;
 mod import;
+mod inspect;
+mod life;
 mod load;
 mod login;
 mod logout;
+mod logs;
+mod ps;
 mod pull;
 mod push;
 mod rmi;
+mod run;
 mod save;
 mod shown;
+mod start;
 mod system;
 mod tag;
 mod transfer;
+mod tree;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -54,45 +65,91 @@ pub struct Global {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
 enum Verb {
+    Attach(start::Attach),
+    Commit(commit::Commit),
+    Completion(completion::Completion),
+    Create(run::Create),
+    Diff(tree::Diff),
+    Exec(exec::Exec),
+    Export(tree::Export),
     History(history::History),
     Image(image::Image),
     Images(images::Images),
     Import(import::Import),
+    Inspect(inspect::Inspect),
+    Kill(life::Kill),
     Load(load::Load),
     Login(login::Login),
     Logout(logout::Logout),
+    Logs(logs::Logs),
+    Pause(life::Pause),
+    Ps(ps::Ps),
     Pull(pull::Pull),
     Push(push::Push),
+    Rename(life::Rename),
+    Restart(start::Restart),
+    Rm(life::Rm),
     Rmi(rmi::Rmi),
+    Run(run::Run),
     Save(save::Save),
+    Start(start::Start),
+    Stop(life::Stop),
     System(system::System),
     Tag(tag::Tag),
+    Top(exec::Top),
+    Unpause(life::Unpause),
+    Wait(life::Wait),
 }
 
 impl Verb {
     /// The exit code: 0, or that of the program in the container.
     fn perform(self, global: &Global) -> Result<u8> {
         match self {
-            Self::History(verb) => verb.perform(global),
-            Self::Image(verb) => verb.perform(global),
-            Self::Images(verb) => verb.perform(global),
-            Self::Import(verb) => verb.perform(global),
-            Self::Load(verb) => verb.perform(global),
-            Self::Login(verb) => verb.perform(global),
-            Self::Logout(verb) => verb.perform(global),
-            Self::Pull(verb) => verb.perform(global),
-            Self::Push(verb) => verb.perform(global),
-            Self::Rmi(verb) => verb.perform(global),
-            Self::Save(verb) => verb.perform(global),
-            Self::System(verb) => verb.perform(global),
-            Self::Tag(verb) => verb.perform(global),
+            Verb::Attach(v) => v.perform(global),
+            Verb::Commit(v) => v.perform(global),
+            Verb::Completion(v) => v.perform(),
+            Verb::Create(v) => v.perform(global),
+            Verb::Diff(v) => v.perform(global),
+            Verb::Exec(v) => v.perform(global),
+            Verb::Export(v) => v.perform(global),
+            Verb::History(v) => v.perform(global),
+            Verb::Image(v) => v.perform(global),
+            Verb::Images(v) => v.perform(global),
+            Verb::Import(v) => v.perform(global),
+            Verb::Inspect(v) => v.perform(global),
+            Verb::Kill(v) => v.perform(global),
+            Verb::Load(v) => v.perform(global),
+            Verb::Login(v) => v.perform(global),
+            Verb::Logout(v) => v.perform(global),
+            Verb::Logs(v) => v.perform(global),
+            Verb::Pause(v) => v.perform(global),
+            Verb::Ps(v) => v.perform(global),
+            Verb::Pull(v) => v.perform(global),
+            Verb::Push(v) => v.perform(global),
+            Verb::Rename(v) => v.perform(global),
+            Verb::Restart(v) => v.perform(global),
+            Verb::Rm(v) => v.perform(global),
+            Verb::Rmi(v) => v.perform(global),
+            Verb::Run(v) => v.perform(global),
+            Verb::Save(v) => v.perform(global),
+            Verb::Start(v) => v.perform(global),
+            Verb::Stop(v) => v.perform(global),
+            Verb::System(v) => v.perform(global),
+            Verb::Tag(v) => v.perform(global),
+            Verb::Top(v) => v.perform(global),
+            Verb::Unpause(v) => v.perform(global),
+            Verb::Wait(v) => v.perform(global),
         }
     }
 }
 
 /// The whole program.
 pub fn main() -> std::process::ExitCode {
+    if let Some(code) = under_another_name() {
+        return code.into();
+    }
     if crate::image::layer::worker::is_wanted() {
         return crate::image::layer::worker::main().into();
     }
@@ -110,5 +167,17 @@ pub fn main() -> std::process::ExitCode {
             let _ = writeln!(std::io::stderr(), "Error: {error}");
             ENGINE_FAILED.into()
         }
+    }
+}
+
+/// What this binary is when it is not called by people: the monitor of a container, or the init in one.
+fn under_another_name() -> Option<u8> {
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let name = words.next()?;
+    let rest = || words.collect::<Vec<_>>();
+    match name.as_str() {
+        crate::engine::monitor::NAME => Some(crate::engine::monitor::main(&rest())),
+        crate::engine::init::PATH => Some(crate::engine::init::main(rest())),
+        _ => None,
     }
 }

@@ -1,0 +1,142 @@
+//! `exec` and `top`: another program in a running container.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use clap::Args;
+
+use super::Global;
+use super::each::find;
+use crate::apply::root::RootDir;
+use crate::cli::log;
+use crate::engine::container::{Container, Status};
+use crate::engine::runtime::{self, Runtime};
+use crate::engine::{launch, user};
+use crate::error::{Error, Result};
+use crate::sys::{path, process};
+
+/// Run a program in a running container
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Do not wait for it
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep its standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// User, names or numbers
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Set an environment variable; without a value, take it from the caller
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Container, then the program and its arguments
+    #[arg(
+        value_name = "CONTAINER COMMAND [ARG...]",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true
+    )]
+    words: Vec<String>,
+}
+
+impl Exec {
+    pub fn perform(self, global: &Global) -> Result<u8> {
+        let (name, command) = self.words.split_first().ok_or_else(|| Error::new("no container was named"))?;
+        if command.is_empty() {
+            return Err(Error::new("no command specified").next("jug exec CONTAINER COMMAND"));
+        }
+        let container = find(global, name)?;
+        match container.status()? {
+            Status::Running => {}
+            Status::Paused => {
+                return Err(Error::new(format!("container {name} is paused")).next("unpause it first"));
+            }
+            _ => return Err(Error::new(format!("container {name} is not running"))),
+        }
+        let runtime = Runtime::find(&container.place, container.record.settings.runtime.as_deref())?;
+        // One log for each call: two may run at once.
+        let log = container.path.join(format!(".exec-{}", process::pid()));
+        let mut call = runtime.logged(&log);
+        call.arg("exec");
+        for (on, flag) in [(self.tty, "--tty"), (self.detach, "--detach")] {
+            call.args(on.then_some(flag));
+        }
+        if let Some(dir) = &self.workdir {
+            call.args(["--cwd", dir]);
+        }
+        for entry in launch::environment(&[], &self.env)? {
+            call.args(["--env", &entry]);
+        }
+        if self.tty && !self.env.iter().any(|entry| entry.starts_with("TERM=")) {
+            call.args(["--env", "TERM=xterm"]);
+        }
+        if let Some(said) = &self.user {
+            let user = self.find_user(&container, said)?;
+            call.args(["--user", &format!("{}:{}", user.uid, user.gid)]);
+            for group in &user.groups {
+                call.args(["--additional-gids", &group.to_string()]);
+            }
+            let home = user.home.as_deref().unwrap_or("/");
+            call.args(["--env", &format!("HOME={home}")]);
+        }
+        call.arg(container.id()).args(command);
+        if self.detach {
+            call.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        }
+        let code = runtime::foreground(call, self.interactive && !self.detach);
+        let failure = runtime::failure(&log);
+        let _ = std::fs::remove_file(&log);
+        let code = code?;
+        Ok(failure.map_or(code as u8, |(code, _)| code))
+    }
+
+    /// By the files of the container as it is now, seen through its first process.
+    fn find_user(&self, container: &Container, said: &str) -> Result<user::User> {
+        let pid = container.pid()?.ok_or_else(|| Error::new("the container is not running"))?;
+        let root = path::open(Path::new(&format!("/proc/{pid}/root")), libc::O_PATH | libc::O_DIRECTORY)?;
+        let own = path::stat(root.as_fd(), Path::new(""))?;
+        let ours = path::stat(crate::sys::cwd(), Path::new("/"))?;
+        if (own.st_dev, own.st_ino) == (ours.st_dev, ours.st_ino) {
+            return Err(Error::new("the container's root is gone"));
+        }
+        user::resolve(&RootDir::new(root), said, &[])
+    }
+}
+
+/// Show the processes of a container
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Container, then options of ps(1)
+    #[arg(
+        value_name = "CONTAINER [OPTION...]",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true
+    )]
+    words: Vec<String>,
+}
+
+impl Top {
+    pub fn perform(self, global: &Global) -> Result<u8> {
+        let (name, options) = self.words.split_first().ok_or_else(|| Error::new("no container was named"))?;
+        let container = find(global, name)?;
+        if !container.status()?.is_up() {
+            return Err(Error::new(format!("container {name} is not running")));
+        }
+        let runtime = Runtime::find(&container.place, None)?;
+        let mut call = runtime.command();
+        call.arg("ps").arg(container.id()).args(options);
+        let code = runtime::foreground(call, false)?;
+        if code != 0 {
+            log::fatal("Error: ps(1) failed");
+        }
+        Ok(u8::from(code != 0))
+    }
+}

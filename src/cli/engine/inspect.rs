@@ -1,0 +1,181 @@
+//! `inspect`: everything about containers, with Docker's names.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Global;
+use super::each::find;
+use super::format::Template;
+use crate::cli::log;
+use crate::engine::container::{Container, Status};
+use crate::error::Result;
+use crate::host;
+
+/// Show everything about containers
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A template such as '{{.State.Pid}}', or json
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Accepted for docker's sake: only containers are looked at
+    #[arg(long = "type", value_name = "TYPE", hide = true)]
+    kind: Option<String>,
+    #[arg(value_name = "CONTAINER", required = true)]
+    names: Vec<String>,
+}
+
+impl Inspect {
+    pub fn perform(self, global: &Global) -> Result<u8> {
+        let template = self.format.as_deref().filter(|f| *f != "json").map(Template::parse).transpose()?;
+        let (mut all, mut code) = (Vec::new(), 0);
+        for name in &self.names {
+            match find(global, name).and_then(|container| describe(&container)) {
+                Ok(value) => all.push(value),
+                Err(e) => {
+                    log::fatal(&format!("Error: {e}"));
+                    code = 1;
+                }
+            }
+        }
+        match template {
+            Some(template) => {
+                for value in &all {
+                    log::print(&format!("{}\n", template.render(value)?));
+                }
+            }
+            None => {
+                let text = serde_json::to_string_pretty(&all).unwrap_or_default();
+                log::print(&format!("{text}\n"));
+            }
+        }
+        Ok(code)
+    }
+}
+
+fn describe(container: &Container) -> Result<Value> {
+    let record = &container.record;
+    let settings = &record.settings;
+    let text = host::read(container.path.join("config.json")).unwrap_or_default();
+    let config: Value = serde_json::from_str(&text).unwrap_or_default();
+    let process = &config["process"];
+    let (program, args) = record.args.split_first().map_or((String::new(), &[][..]), |(p, a)| (p.clone(), a));
+    Ok(json!({
+        "Id": record.id,
+        "Created": record.created,
+        "Path": program,
+        "Args": args,
+        "State": state(container)?,
+        "Image": record.image_id,
+        "Name": format!("/{}", record.name),
+        "Driver": "overlay",
+        "Platform": "linux",
+        "ResolvConfPath": container.path.join("resolv.conf"),
+        "HostnamePath": container.path.join("hostname"),
+        "HostsPath": container.path.join("hosts"),
+        "LogPath": container.path.join("log"),
+        "AppArmorProfile": process["apparmorProfile"].as_str().unwrap_or(""),
+        "BundlePath": container.path,
+        "HostConfig": host_config(container, &config),
+        "GraphDriver": { "Name": "overlay", "Data": {
+            "LowerDir": record.layers, "UpperDir": container.path.join("upper"), "WorkDir": container.path.join("work"),
+        }},
+        "Mounts": mounts(&config),
+        "Config": {
+            "Hostname": config["hostname"],
+            "User": settings.user.as_deref().unwrap_or(""),
+            "Tty": settings.tty,
+            "OpenStdin": settings.interactive,
+            "Env": process["env"],
+            "Cmd": record.args,
+            "Image": record.image,
+            "WorkingDir": process["cwd"],
+            "Entrypoint": settings.entrypoint,
+            "Labels": record.labels,
+            "StopSignal": record.stop_signal,
+            "StopTimeout": settings.stop_timeout,
+        },
+        "NetworkSettings": { "IPAddress": "", "Ports": {}, "Networks": {} },
+    }))
+}
+
+fn state(container: &Container) -> Result<Value> {
+    const NEVER: &str = "0001-01-01T00:00:00Z";
+    let status = container.status()?;
+    let exited = container.exited()?;
+    let code = match status {
+        Status::Exited { code, .. } => code,
+        _ => exited.as_ref().filter(|exited| exited.error.is_some()).map_or(0, |exited| exited.code),
+    };
+    let unknown = matches!(status, Status::Exited { known: false, .. });
+    let error = exited.as_ref().and_then(|exited| exited.error.clone());
+    let error =
+        error.or_else(|| unknown.then(|| "its monitor was killed: the exit code is not known".to_owned()));
+    Ok(json!({
+        "Status": status.word(),
+        "Running": status.is_up(),
+        "Paused": status == Status::Paused,
+        "Restarting": false,
+        "OOMKilled": false,
+        "Dead": false,
+        "Pid": container.pid()?.unwrap_or(0),
+        "ExitCode": code,
+        "Error": error.unwrap_or_default(),
+        "StartedAt": container.started()?.map_or(NEVER.to_owned(), |started| started.at),
+        "FinishedAt": exited.filter(|_| !status.is_up()).map_or(NEVER.to_owned(), |exited| exited.at),
+    }))
+}
+
+fn host_config(container: &Container, config: &Value) -> Value {
+    let settings = &container.record.settings;
+    let linux = &config["linux"]["resources"];
+    let number = |pointer: &str| linux.pointer(pointer).cloned().unwrap_or(json!(0));
+    let quota = linux.pointer("/cpu/quota").and_then(Value::as_i64).unwrap_or(0);
+    json!({
+        "Binds": settings.volume,
+        "NetworkMode": settings.network.as_deref().unwrap_or("private"),
+        "AutoRemove": settings.rm,
+        "Privileged": settings.privileged,
+        "ReadonlyRootfs": settings.read_only,
+        "CapAdd": settings.cap_add,
+        "CapDrop": settings.cap_drop,
+        "SecurityOpt": settings.security_opt,
+        "PidMode": settings.pid.as_deref().unwrap_or("private"),
+        "IpcMode": settings.ipc.as_deref().unwrap_or("private"),
+        "UTSMode": settings.uts.as_deref().unwrap_or("private"),
+        "UsernsMode": settings.userns.as_deref().unwrap_or(""),
+        "Memory": number("/memory/limit"),
+        "MemorySwap": number("/memory/swap"),
+        "NanoCpus": quota * 10_000,
+        "CpuShares": number("/cpu/shares"),
+        "CpusetCpus": settings.cpuset_cpus.as_deref().unwrap_or(""),
+        "PidsLimit": number("/pids/limit"),
+        "Dns": settings.dns,
+        "ExtraHosts": settings.add_host,
+        "Init": settings.init,
+        "LogConfig": { "Type": "k8s-file", "Config": {} },
+        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+        "MaskedPaths": config["linux"]["maskedPaths"],
+        "ReadonlyPaths": config["linux"]["readonlyPaths"],
+    })
+}
+
+/// Binds and volumes, not what every container has.
+fn mounts(config: &Value) -> Vec<Value> {
+    let own = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm", crate::engine::init::PATH];
+    let all = config["mounts"].as_array().into_iter().flatten();
+    let ours =
+        all.filter(|mount| mount["type"] == "bind" && !own.iter().any(|path| mount["destination"] == *path));
+    ours.map(|mount| {
+        let options = mount["options"].as_array().cloned().unwrap_or_default();
+        let source = mount["source"].as_str().unwrap_or("");
+        let volume = source.strip_suffix("/_data").and_then(|path| path.rsplit('/').next());
+        json!({
+            "Type": if volume.is_some() { "volume" } else { "bind" },
+            "Name": volume.unwrap_or(""),
+            "Source": source,
+            "Destination": mount["destination"],
+            "RW": !options.iter().any(|option| option == "ro" || option == "rro"),
+        })
+    })
+    .collect()
+}

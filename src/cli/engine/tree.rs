@@ -1,0 +1,90 @@
+//! `diff` and `export`: what a container has written, and its whole tree.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Global;
+use super::each::find;
+use crate::cli::log;
+use crate::engine::container::Container;
+use crate::engine::snapshot;
+use crate::error::{Error, Result};
+use crate::image::layer::write::{self, Kind};
+use crate::sys::path;
+
+/// List what a container changed in its root
+#[derive(Debug, Args)]
+pub struct Diff {
+    #[arg(value_name = "CONTAINER")]
+    name: String,
+}
+
+impl Diff {
+    pub fn perform(self, global: &Global) -> Result<u8> {
+        let container = find(global, &self.name)?;
+        if container.record.layers.is_empty() {
+            return Err(Error::new("a container of --rootfs has nothing to compare with"));
+        }
+        let open = |dir: &Path| path::open(dir, libc::O_RDONLY | libc::O_DIRECTORY);
+        let upper = open(&container.path.join("upper"))?;
+        let lowers = container.record.layers.iter().map(|dir| open(dir)).collect::<Result<Vec<OwnedFd>>>()?;
+        let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
+        for change in write::changes(upper.as_fd(), &lowers)? {
+            let letter = match change.kind {
+                Kind::Added => 'A',
+                Kind::Changed => 'C',
+                Kind::Deleted => 'D',
+            };
+            log::print(&format!("{letter} /{}\n", change.path.display()));
+        }
+        Ok(0)
+    }
+}
+
+/// Write the root of a container as a tar archive
+#[derive(Debug, Args)]
+pub struct Export {
+    /// File to write, instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[arg(value_name = "CONTAINER")]
+    name: String,
+}
+
+impl Export {
+    pub fn perform(self, global: &Global) -> Result<u8> {
+        let container = find(global, &self.name)?;
+        let root = root_of(&container)?;
+        match &self.output {
+            Some(name) => {
+                let file = File::create(name).map_err(crate::engine::place::io(name.display()))?;
+                let mut file = std::io::BufWriter::with_capacity(128 << 10, file);
+                write::tar_of(root.as_fd(), &mut file)?;
+                file.flush().map_err(crate::engine::place::io(name.display()))?;
+            }
+            None => {
+                let stdout = std::io::stdout();
+                if stdout.is_terminal() {
+                    return Err(Error::new("refusing to write an archive to a terminal")
+                        .next("use -o FILE, or a pipe"));
+                }
+                let mut out = std::io::BufWriter::with_capacity(128 << 10, stdout.lock());
+                write::tar_of(root.as_fd(), &mut out)?;
+                out.flush().map_err(crate::engine::place::io("write to stdout"))?;
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// The tree as it is now, to be read only.
+fn root_of(container: &Container) -> Result<OwnedFd> {
+    match &container.record.rootfs {
+        Some(dir) => path::open(dir, libc::O_RDONLY | libc::O_DIRECTORY),
+        None => snapshot::look(container),
+    }
+}

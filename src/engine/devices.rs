@@ -1,0 +1,77 @@
+//! Devices of the host that a container may use: nodes to make and rules for the device program.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::settings::Settings;
+use crate::error::{Error, Result};
+use crate::sys::path;
+
+/// Nodes and rules: everything is denied but the default devices (jug-oci's) and what was asked for.
+pub fn of(settings: &Settings) -> Result<(Vec<Value>, Vec<Value>)> {
+    if settings.privileged {
+        return Ok((all_of(Path::new("/dev"), 0), vec![json!({ "allow": true, "access": "rwm" })]));
+    }
+    let (mut nodes, mut rules) = (Vec::new(), vec![json!({ "allow": false, "access": "rwm" })]);
+    for text in &settings.device {
+        let parts: Vec<&str> = text.split(':').collect();
+        let is_access = |word: &str| !word.is_empty() && word.chars().all(|c| "rwm".contains(c));
+        let (host, inside, access) = match parts[..] {
+            [host] => (host, host, "rwm"),
+            [host, access] if is_access(access) => (host, host, access),
+            [host, inside] => (host, inside, "rwm"),
+            [host, inside, access] if is_access(access) => (host, inside, access),
+            _ => return Err(Error::new(format!("--device: {text:?} is not HOST[:PATH][:rwm]"))),
+        };
+        let found = node(Path::new(host), inside)
+            .map_err(|e| e.context("--device"))?
+            .ok_or_else(|| Error::new(format!("--device: {host} is no device")))?;
+        rules.push(json!({
+            "allow": true, "type": found["type"], "major": found["major"], "minor": found["minor"], "access": access,
+        }));
+        nodes.push(found);
+    }
+    Ok((nodes, rules))
+}
+
+fn node(host: &Path, inside: &str) -> Result<Option<Value>> {
+    let file = path::open(host, libc::O_PATH)?;
+    let st = path::stat(file.as_fd(), Path::new(""))?;
+    let kind = match st.st_mode & libc::S_IFMT {
+        libc::S_IFCHR => "c",
+        libc::S_IFBLK => "b",
+        _ => return Ok(None),
+    };
+    Ok(Some(json!({
+        "path": inside, "type": kind, "major": libc::major(st.st_rdev), "minor": libc::minor(st.st_rdev),
+        "fileMode": st.st_mode & 0o777, "uid": st.st_uid, "gid": st.st_gid,
+    })))
+}
+
+/// The host's nodes, but for those that every container has of its own.
+fn all_of(dir: &Path, depth: u32) -> Vec<Value> {
+    const OWN: [&str; 11] =
+        ["console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "tty"];
+    const ALSO_OWN: [&str; 2] = ["urandom", "zero"];
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    let mut nodes = Vec::new();
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if depth == 0 && (OWN.contains(&name.as_str()) || ALSO_OWN.contains(&name.as_str())) {
+            continue;
+        }
+        let Ok(kind) = std::fs::symlink_metadata(&path) else { continue };
+        if kind.file_type().is_dir() && depth < 4 {
+            nodes.extend(all_of(&path, depth + 1));
+        } else if !kind.file_type().is_symlink()
+            && let Ok(Some(found)) = node(&path, &path.to_string_lossy())
+        {
+            nodes.push(found);
+        }
+    }
+    nodes
+}

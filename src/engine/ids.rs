@@ -1,0 +1,108 @@
+//! The ids of a container: the host's, or a user namespace's. An unprivileged user always gets one: with the ranges that
+//! /etc/subuid and /etc/subgid give, where newuidmap(1) is there to map them, or with the one id that is one's own.
+
+use super::settings::Settings;
+use super::spec::Maps;
+use super::user::User;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::sys::{cred, path};
+use std::path::Path;
+
+/// Ids that a container of its own needs, as everywhere.
+const RANGE: u32 = 65_536;
+
+pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
+    let mode = settings.userns.as_deref().unwrap_or("");
+    let rootless = cred::euid() != 0;
+    match (mode, rootless) {
+        ("" | "host", false) => Ok(Maps::default()),
+        ("" | "host" | "private", true) => {
+            let maps = Maps {
+                uid: own_first(cred::euid(), &subordinate("/etc/subuid", cred::euid())),
+                gid: own_first(cred::egid(), &subordinate("/etc/subgid", cred::euid())),
+            };
+            holds(&maps, user)?;
+            Ok(maps)
+        }
+        ("keep-id", true) => {
+            let maps = Maps {
+                uid: keep(cred::euid(), &subordinate("/etc/subuid", cred::euid())),
+                gid: keep(cred::egid(), &subordinate("/etc/subgid", cred::euid())),
+            };
+            Ok(maps)
+        }
+        ("keep-id", false) => {
+            Err(Error::new("--userns keep-id: is for unprivileged callers").next("leave it out"))
+        }
+        (other, _) => Err(Error::new(format!("--userns: {other:?} is not supported"))
+            .next("use host, or as an unprivileged user keep-id")),
+    }
+}
+
+/// The caller is root inside; the range follows.
+fn own_first(own: u32, range: &[(u32, u32)]) -> Vec<(u32, u32, u32)> {
+    let mut maps = vec![(0, own, 1)];
+    let mut next = 1;
+    for (first, size) in range {
+        maps.push((next, *first, *size));
+        next += size;
+    }
+    maps
+}
+
+/// The caller has the same id inside; the range is around it.
+fn keep(own: u32, range: &[(u32, u32)]) -> Vec<(u32, u32, u32)> {
+    let Some((first, size)) = range.first().copied() else { return vec![(own, own, 1)] };
+    let below = own.min(size);
+    let mut maps = Vec::new();
+    if below > 0 {
+        maps.push((0, first, below));
+    }
+    maps.push((own, own, 1));
+    if size > below {
+        maps.push((own + 1, first + below, size - below));
+    }
+    maps
+}
+
+/// The ranges of the table that are the caller's, by name or number; none without newuidmap(1).
+fn subordinate(table: &str, uid: u32) -> Vec<(u32, u32)> {
+    let program = |name: &str| {
+        ["/usr/bin", "/bin", "/usr/local/bin"]
+            .iter()
+            .any(|dir| path::executable(&Path::new(dir).join(name)).is_ok())
+    };
+    if !program("newuidmap") || !program("newgidmap") {
+        return Vec::new();
+    }
+    let passwd = host::read("/etc/passwd").unwrap_or_default();
+    let names = passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    let who: Vec<String> = names.chain([uid.to_string()]).collect();
+    let text = host::read(table).unwrap_or_default();
+    let ranges = text.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let (first, size): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.trim().parse().ok()?);
+        (who.iter().any(|own| own == name) && size > 0 && first.checked_add(size).is_some())
+            .then_some((first, size))
+    });
+    ranges.take(1).map(|(first, size)| (first, size.min(RANGE))).collect()
+}
+
+/// The program's user must be somebody inside.
+fn holds(maps: &Maps, user: &User) -> Result<()> {
+    let inside = |list: &[(u32, u32, u32)], id: u32| {
+        list.iter().any(|(first, _, size)| id >= *first && id - first < *size)
+    };
+    if inside(&maps.uid, user.uid) && inside(&maps.gid, user.gid) {
+        return Ok(());
+    }
+    Err(Error::new(format!("user {}:{} is not mapped in the container", user.uid, user.gid))
+        .why("only ids that /etc/subuid and /etc/subgid give you, and your own, exist in your containers")
+        .next("run as root inside, or have a range given to you (usermod --add-subuids) and newuidmap installed"))
+}

@@ -1,0 +1,161 @@
+//! What is done to a container that exists: told to end, waited for, frozen, removed.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::container::{Container, Status};
+use super::{attach, monitor};
+use crate::container as oci;
+use crate::container::record::Root;
+use crate::error::{Error, Result};
+use crate::sys::{fd, process, signal, socket};
+
+/// How long a monitor may take for what it has to do after an end.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(5);
+
+fn records(container: &Container) -> Result<Root> {
+    container.place.records()?.ok_or_else(|| not_running(container))
+}
+
+fn not_running(container: &Container) -> Error {
+    Error::new(format!("container {} is not running", container.record.name))
+}
+
+/// Sends a signal to the program, or, by SIGKILL, to all processes.
+pub fn kill(container: &Container, number: i32) -> Result<()> {
+    if !container.status()?.is_up() {
+        return Err(not_running(container));
+    }
+    let sent = oci::kill(&records(container)?, &container.oci_id()?, number, number == libc::SIGKILL);
+    sent.map_err(|e| if e.what() == "container not running" { not_running(container) } else { e })
+}
+
+/// Asks the program to end, and kills it after so many seconds (-1: never). A container that does not run is no error.
+pub fn stop(container: &Container, seconds: Option<i64>) -> Result<()> {
+    let status = container.status()?;
+    if !status.is_up() {
+        return Ok(());
+    }
+    let settings = &container.record.settings;
+    let seconds = seconds.or(settings.stop_timeout).unwrap_or(10);
+    let number = signal::number(&container.record.stop_signal).unwrap_or(libc::SIGTERM);
+    if seconds != 0 {
+        ignore_end(kill(container, number))?;
+        if status == Status::Paused {
+            let _ = pause(container, false);
+        }
+    }
+    let time = u64::try_from(seconds).ok().map(Duration::from_secs);
+    if seconds == 0 || !await_end(container, time)? {
+        ignore_end(kill(container, libc::SIGKILL))?;
+        if !await_end(container, Some(PATIENCE))? {
+            return Err(Error::new(format!("container {} does not end", container.record.name))
+                .why("its processes are in the middle of a system call that cannot be interrupted"));
+        }
+    }
+    Ok(())
+}
+
+/// It may have ended just before.
+fn ignore_end(result: Result<()>) -> Result<()> {
+    match result {
+        Err(e) if e.what().ends_with("is not running") => Ok(()),
+        other => other,
+    }
+}
+
+/// Waits until the container has ended and that is written down; `false`: it has not within this time.
+pub fn await_end(container: &Container, time: Option<Duration>) -> Result<bool> {
+    let deadline = time.map(|time| Instant::now() + time);
+    let process = container.oci()?.map(|container| container.process()).transpose()?.flatten();
+    if let Some(pidfd) = process {
+        let millis = time.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
+        if !fd::poll(&[(pidfd.as_fd(), libc::POLLIN)], millis)?[0] {
+            return Ok(false);
+        }
+    }
+    let deadline = deadline.map(|deadline| deadline.max(Instant::now() + PATIENCE));
+    while container.status()?.is_up() {
+        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
+}
+
+/// The exit code, when there is one.
+pub fn wait(container: &Container) -> Result<i32> {
+    // Who removes itself leaves nothing to be read: its monitor says it to those who are attached.
+    if container.record.settings.rm
+        && let Ok(monitor) = socket::connect_packets(&container.path.join(monitor::ATTACH))
+    {
+        loop {
+            match socket::receive(monitor.as_fd(), attach::LONGEST)?.0.split_first() {
+                Some((b'x', code)) => return Ok(code.try_into().map_or(255, i32::from_le_bytes)),
+                Some(_) => {}
+                None => return Ok(255),
+            }
+        }
+    }
+    loop {
+        match container.status()? {
+            Status::Exited { code, .. } => return Ok(code),
+            Status::Created if container.started()?.is_none() && container.record.settings.rm => {
+                return Ok(255);
+            }
+            _ => {
+                await_end(container, Some(PATIENCE))?;
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// Freezes the container, or thaws it.
+pub fn pause(container: &Container, freeze: bool) -> Result<()> {
+    let name = &container.record.name;
+    match (container.status()?, freeze) {
+        (Status::Running, true) | (Status::Paused, false) => {
+            oci::pause(&records(container)?, &container.oci_id()?, freeze)
+        }
+        (Status::Paused, true) => Err(Error::new(format!("container {name} is already paused"))),
+        (Status::Running, false) => Err(Error::new(format!("container {name} is not paused"))),
+        _ => Err(not_running(container)),
+    }
+}
+
+/// Removes a container; `force`: even one that runs.
+pub fn remove(container: Container, force: bool, volumes: bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let up = container.status()?.is_up();
+        let name = &container.record.name;
+        if up && !force {
+            return Err(Error::new(format!("cannot remove container {name}: it is running"))
+                .next("stop it first, or use rm -f"));
+        }
+        if container.lock()? {
+            return container.remove(volumes);
+        }
+        if up {
+            ignore_end(kill(&container, libc::SIGKILL))?;
+        }
+        if Instant::now() > deadline {
+            return Err(Error::new(format!("cannot remove container {name}: another process works on it")));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The processes of a container, by their numbers on the host.
+pub fn pids(container: &Container) -> Result<Vec<i32>> {
+    let oci = container.oci()?.ok_or_else(|| not_running(container))?;
+    crate::cgroup::pids(&oci.record.cgroup)
+}
+
+/// Whether a process lives.
+pub fn lives(pid: i32) -> bool {
+    process::pidfd_open(pid).is_ok_and(|found| found.is_some())
+}
