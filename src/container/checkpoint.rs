@@ -13,7 +13,7 @@ use super::{notify, undo};
 use crate::apply::root::RootDir;
 use crate::bundle::{self, Bundle};
 use crate::cgroup;
-use crate::criu::message::Message;
+use crate::protobuf::Message;
 use crate::criu::options::Places;
 use crate::criu::{self, Kind as Request, Options, Service, options};
 use crate::error::{Error, Result};

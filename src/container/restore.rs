@@ -17,7 +17,7 @@ use crate::apply::root::RootDir;
 use crate::apply::{self, opened};
 use crate::bundle::Bundle;
 use crate::cgroup;
-use crate::criu::message::Message;
+use crate::protobuf::Message;
 use crate::criu::options::Places;
 use crate::criu::{self, FIRST_INHERITED, Kind as Request, Notice, Options, Service, options};
 use crate::error::{Error, Result};

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::message::Message;
+use crate::protobuf::Message;
 use super::{IMAGES, WORK};
 use crate::error::{Error, Result};
 use crate::sys::{cwd, path};

@@ -7,6 +7,7 @@ pub mod alloc;
 pub mod bpf;
 pub mod clone;
 pub mod cred;
+pub mod epoll;
 pub mod fd;
 pub mod mount;
 pub mod netlink;
@@ -16,6 +17,7 @@ pub mod seal;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod spawn;
 pub mod tty;
 
 use std::ffi::CString;
