@@ -8,12 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::protobuf::{Message, fields};
 pub use self::options::Options;
 use self::options::Places;
 use crate::cgroup::Cgroup;
 use crate::container::sync::{Heard, Sync, Word};
 use crate::error::{Error, Result};
+use crate::protobuf::{Message, fields};
 use crate::sys::clone::{Child, Side, clone3};
 use crate::sys::process::{self, Exit};
 use crate::sys::{fd, path, signal, socket};

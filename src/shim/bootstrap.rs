@@ -111,9 +111,10 @@ fn group(flags: &Flags) -> Result<String> {
 /// A name that fits a socket's path whatever the others are: two different hashes of them (FNV-1a), 128 bits.
 fn socket_name(address: &str, namespace: &str, group: &str) -> String {
     let hash = |basis: u64| {
-        [address, namespace, group].iter().flat_map(|part| part.bytes().chain([0])).fold(basis, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+        [address, namespace, group]
+            .iter()
+            .flat_map(|part| part.bytes().chain([0]))
+            .fold(basis, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     };
     format!("{:016x}{:016x}", hash(0xcbf2_9ce4_8422_2325), hash(0x6c62_272e_07bb_0142))
 }
@@ -185,7 +186,9 @@ fn join(cgroup: &str, pid: i32) -> Result<()> {
 /// The process that serves. Its socket's file goes with it.
 pub fn serve(flags: &Flags) -> Result<()> {
     let listener = sys::fd::inherited(LISTENER).ok_or_else(|| {
-        Error::new("no socket to serve on").why("descriptor 3 is closed").next("containerd runs `start` first")
+        Error::new("no socket to serve on")
+            .why("descriptor 3 is closed")
+            .next("containerd runs `start` first")
     })?;
     let listener = sys::fd::duplicate_above(listener, LISTENER)?;
     sys::fd::close_inherited(LISTENER);
@@ -193,7 +196,8 @@ pub fn serve(flags: &Flags) -> Result<()> {
     let _ = sys::process::setsid();
     sys::path::chdir(Path::new("/"))?;
     sys::fd::cloexec_from(LISTENER)?;
-    let socket = std::env::var_os("TTRPC_ADDRESS").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
+    let socket =
+        std::env::var_os("TTRPC_ADDRESS").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
     let socket = socket.map(|path| {
         path.to_str().and_then(|path| path.strip_prefix("unix://")).map(PathBuf::from).unwrap_or(path.clone())
     });
@@ -219,9 +223,13 @@ pub fn info() -> Result<()> {
         info.message(3, &message);
     }
     let features = std::process::Command::new(options.program()?).arg("features").output();
-    if let Ok(features) = features.map_err(drop).and_then(|o| o.status.success().then_some(o.stdout).ok_or(())) {
+    if let Ok(features) =
+        features.map_err(drop).and_then(|o| o.status.success().then_some(o.stdout).ok_or(()))
+    {
         let mut message = Message::default();
-        message.text(1, "github.com/opencontainers/runtime-spec/specs-go/features/Features").text(2, &features);
+        message
+            .text(1, "github.com/opencontainers/runtime-spec/specs-go/features/Features")
+            .text(2, &features);
         info.message(4, &message);
     }
     let stdout = sys::fd::inherited(1).ok_or_else(|| Error::new("stdout is closed"))?;

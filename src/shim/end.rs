@@ -14,7 +14,9 @@ impl Shim {
         let mut name = None;
         for container in &mut self.containers {
             let id = container.id.clone();
-            for process in container.processes_mut().filter(|process| process.pid == pid && process.end.is_none()) {
+            for process in
+                container.processes_mut().filter(|process| process.pid == pid && process.end.is_none())
+            {
                 process.end = Some(end);
                 name = Some(Name { id: id.clone(), exec: process.exec.clone() });
             }
@@ -56,7 +58,9 @@ impl Shim {
 
     /// Answers those who wait for a process that has ended.
     pub fn wake(&mut self, name: &Name) {
-        let Ok(process) = self.container_mut(&name.id).and_then(|container| container.process_mut(&name.exec)) else {
+        let Ok(process) =
+            self.container_mut(&name.id).and_then(|container| container.process_mut(&name.exec))
+        else {
             return;
         };
         let Some(response) = process.wait_response() else { return };

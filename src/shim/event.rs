@@ -69,7 +69,11 @@ impl Publisher {
     pub fn push(&mut self, kind: Kind, event: &Message) {
         let event = Any::write(kind.1, event);
         let mut envelope = Message::default();
-        envelope.message(1, &Timestamp::now().message()).text(2, &self.namespace).text(3, kind.0).message(4, &event);
+        envelope
+            .message(1, &Timestamp::now().message())
+            .text(2, &self.namespace)
+            .text(3, kind.0)
+            .message(4, &event);
         if self.queue.len() >= MOST {
             self.queue.pop_front();
             self.sent = None;
@@ -106,7 +110,9 @@ impl Publisher {
                 }
             }
         }
-        let (Some(connection), Some(event)) = (&mut self.connection, self.queue.front_mut()) else { return None };
+        let (Some(connection), Some(event)) = (&mut self.connection, self.queue.front_mut()) else {
+            return None;
+        };
         let mut request = Message::default();
         request.message(1, &event.envelope);
         connection.call(self.stream, "containerd.services.events.ttrpc.v1.Events", "Forward", &request);

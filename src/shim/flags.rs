@@ -67,9 +67,8 @@ impl Flags {
             debug: false,
         };
         let mut special = None;
-        let mut args = args.map(|arg| {
-            arg.into_string().map_err(|arg| Error::new(format!("argument {arg:?} is no text")))
-        });
+        let mut args = args
+            .map(|arg| arg.into_string().map_err(|arg| Error::new(format!("argument {arg:?} is no text"))));
         while let Some(arg) = args.next().transpose()? {
             let Some(name) = arg.strip_prefix('-') else {
                 flags.action = match arg.as_str() {
@@ -80,7 +79,8 @@ impl Flags {
                 continue;
             };
             let name = name.strip_prefix('-').unwrap_or(name);
-            let (name, given) = name.split_once('=').map_or((name, None), |(name, value)| (name, Some(value)));
+            let (name, given) =
+                name.split_once('=').map_or((name, None), |(name, value)| (name, Some(value)));
             let field = match name {
                 "namespace" => &mut flags.namespace,
                 "id" => &mut flags.id,
@@ -138,9 +138,14 @@ mod tests {
 
     #[test]
     fn what_containerd_writes() {
-        let flags = read("-namespace k8s.io -address /run/c.sock -publish-binary /usr/bin/containerd -id a -debug start");
+        let flags = read(
+            "-namespace k8s.io -address /run/c.sock -publish-binary /usr/bin/containerd -id a -debug start",
+        );
         let flags = flags.unwrap();
-        assert_eq!((flags.action, flags.namespace.as_str(), flags.id.as_str()), (Action::Start, "k8s.io", "a"));
+        assert_eq!(
+            (flags.action, flags.namespace.as_str(), flags.id.as_str()),
+            (Action::Start, "k8s.io", "a")
+        );
         assert!(flags.debug && flags.publish_binary == "/usr/bin/containerd");
         assert_eq!(read("--id=b -namespace=n -bundle /b delete").unwrap().bundle, "/b");
         assert_eq!(read("-v").unwrap().action, Action::Version);
@@ -149,7 +154,14 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        for line in ["start", "-namespace n start", "-namespace n -id ../x start", "-namespace n -id a stop", "-id", "-x"] {
+        for line in [
+            "start",
+            "-namespace n start",
+            "-namespace n -id ../x start",
+            "-namespace n -id a stop",
+            "-id",
+            "-x",
+        ] {
             assert!(read(line).is_err(), "{line}");
         }
     }

@@ -96,7 +96,11 @@ impl Shim {
         let streams = container.process(&name.exec)?.streams.clone();
         let opened = if streams.terminal {
             // The other end of these is the terminal's; it is opened when there is one.
-            Opened { files: [stdio::null()?, stdio::null()?, stdio::null()?], held: Held::default(), ready: None }
+            Opened {
+                files: [stdio::null()?, stdio::null()?, stdio::null()?],
+                held: Held::default(),
+                ready: None,
+            }
         } else {
             stdio::open(&streams, &options, &namespace, &name.id)?
         };
@@ -159,7 +163,9 @@ impl Shim {
         if name.exec.is_empty() {
             return self.forget(&name.id);
         }
-        let Ok(process) = self.container_mut(&name.id).and_then(|container| container.process_mut(&name.exec)) else {
+        let Ok(process) =
+            self.container_mut(&name.id).and_then(|container| container.process_mut(&name.exec))
+        else {
             return;
         };
         process.state = State::Stopped;
@@ -267,13 +273,19 @@ impl Shim {
                 self.container_mut(&name.id)?.deleting = false;
                 Err(Status::new(Code::Unknown, format!("failed to delete: {text}")))
             }
-            Kind::Kill if gone(&text) => Err(Status::new(Code::NotFound, "process already finished: not found")),
+            Kind::Kill if gone(&text) => {
+                Err(Status::new(Code::NotFound, "process already finished: not found"))
+            }
             Kind::Kill if text.contains("does not exist") => {
                 Err(Status::new(Code::NotFound, "no such container: not found"))
             }
             Kind::Pause(true) => Err(Status::new(Code::Unknown, format!("OCI runtime pause failed: {text}"))),
-            Kind::Pause(false) => Err(Status::new(Code::Unknown, format!("OCI runtime resume failed: {text}"))),
-            Kind::Checkpoint(_) => Err(Status::new(Code::Unknown, format!("OCI runtime checkpoint failed: {text}"))),
+            Kind::Pause(false) => {
+                Err(Status::new(Code::Unknown, format!("OCI runtime resume failed: {text}")))
+            }
+            Kind::Checkpoint(_) => {
+                Err(Status::new(Code::Unknown, format!("OCI runtime checkpoint failed: {text}")))
+            }
             Kind::Kill | Kind::Update => Err(Status::new(Code::Unknown, text)),
         }
     }
@@ -288,7 +300,8 @@ impl Shim {
             "" => container.bundle.join(runtime::PID),
             exec => container.file(exec, "pid"),
         };
-        let pid = runtime::read_pid(&file).ok_or_else(|| Error::new("the runtime wrote no process number"))?;
+        let pid =
+            runtime::read_pid(&file).ok_or_else(|| Error::new("the runtime wrote no process number"))?;
         let end = early.iter().find(|(early, _)| *early == pid).map(|(_, end)| *end);
         if !name.exec.is_empty() {
             let _ = std::fs::remove_file(file);

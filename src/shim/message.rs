@@ -259,12 +259,21 @@ mod tests {
             options: vec!["lowerdir=/a".to_owned(), "ro".to_owned()],
         };
         let mut bytes = Message::default();
-        bytes.text(1, "lamb").text(2, "/b").message(3, &mount.message()).flag(4, true).text(6, "/f").message(10, &any);
+        bytes
+            .text(1, "lamb")
+            .text(2, "/b")
+            .message(3, &mount.message())
+            .flag(4, true)
+            .text(6, "/f")
+            .message(10, &any);
         let create = Create::read(bytes.bytes());
         assert_eq!((create.id.as_str(), create.bundle.as_str()), ("lamb", "/b"));
         assert_eq!(create.rootfs, [mount]);
         assert!(create.streams.terminal && create.streams.stdout == "/f" && create.streams.stdin.is_empty());
-        assert_eq!((create.options.type_url.as_str(), create.options.value.len()), ("containerd.runc.v1.Options", 3));
+        assert_eq!(
+            (create.options.type_url.as_str(), create.options.value.len()),
+            ("containerd.runc.v1.Options", 3)
+        );
     }
 
     #[test]

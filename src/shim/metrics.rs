@@ -13,7 +13,8 @@ use crate::protobuf::Message;
 /// The cgroups of a process in all hierarchies, leaving out those that it shares with this one.
 pub fn cgroups_of(pid: i32) -> Result<Traces> {
     let host = Host::controllers()?;
-    let (its, own) = (crate::host::read(format!("/proc/{pid}/cgroup"))?, crate::host::read("/proc/self/cgroup")?);
+    let (its, own) =
+        (crate::host::read(format!("/proc/{pid}/cgroup"))?, crate::host::read("/proc/self/cgroup")?);
     let mut traces = Traces::default();
     let Some(mount) = host.cgroup2 else { return Ok(traces) };
     for line in its.lines().rev().filter(|line| !own.lines().any(|own| own == *line)) {
@@ -60,11 +61,37 @@ fn numbers(values: &[(u64, u64)]) -> Message {
 
 /// The keys of memory.stat in the order of their fields, 1 and on (cgroup2/stats/metrics.proto).
 const MEMORY: [&str; 31] = [
-    "anon", "file", "kernel_stack", "slab", "sock", "shmem", "file_mapped", "file_dirty", "file_writeback",
-    "anon_thp", "inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable", "slab_reclaimable",
-    "slab_unreclaimable", "pgfault", "pgmajfault", "workingset_refault", "workingset_activate",
-    "workingset_nodereclaim", "pgrefill", "pgscan", "pgsteal", "pgactivate", "pgdeactivate", "pglazyfree",
-    "pglazyfreed", "thp_fault_alloc", "thp_collapse_alloc",
+    "anon",
+    "file",
+    "kernel_stack",
+    "slab",
+    "sock",
+    "shmem",
+    "file_mapped",
+    "file_dirty",
+    "file_writeback",
+    "anon_thp",
+    "inactive_anon",
+    "active_anon",
+    "inactive_file",
+    "active_file",
+    "unevictable",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "pgfault",
+    "pgmajfault",
+    "workingset_refault",
+    "workingset_activate",
+    "workingset_nodereclaim",
+    "pgrefill",
+    "pgscan",
+    "pgsteal",
+    "pgactivate",
+    "pgdeactivate",
+    "pglazyfree",
+    "pglazyfreed",
+    "thp_fault_alloc",
+    "thp_collapse_alloc",
 ];
 
 fn v2(stats: &Stats, traces: &Traces) -> Message {
@@ -139,8 +166,21 @@ fn io(stats: &Stats) -> Message {
 
 /// The keys of a v1 memory.stat in the order of their fields (stats/v1/metrics.proto); the same with `total_` follow.
 const MEMORY_V1: [&str; 15] = [
-    "cache", "rss", "rss_huge", "mapped_file", "dirty", "writeback", "pgpgin", "pgpgout", "pgfault", "pgmajfault",
-    "inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable",
+    "cache",
+    "rss",
+    "rss_huge",
+    "mapped_file",
+    "dirty",
+    "writeback",
+    "pgpgin",
+    "pgpgout",
+    "pgfault",
+    "pgmajfault",
+    "inactive_anon",
+    "active_anon",
+    "inactive_file",
+    "active_file",
+    "unevictable",
 ];
 
 fn v1(stats: &Stats) -> Message {
@@ -154,8 +194,11 @@ fn v1(stats: &Stats) -> Message {
     for cpu in &usage.percpu {
         time.number(4, cpu.cast_signed());
     }
-    let throttled =
-        numbers(&[(1, throttling.periods), (2, throttling.throttled_periods), (3, throttling.throttled_time)]);
+    let throttled = numbers(&[
+        (1, throttling.periods),
+        (2, throttling.throttled_periods),
+        (3, throttling.throttled_time),
+    ]);
     metrics.message(3, Message::default().message(1, &time).message(2, &throttled));
     metrics.message(4, &memory_v1(stats));
     let mut blkio = Message::default();
@@ -186,8 +229,9 @@ fn memory_v1(stats: &Stats) -> Message {
     all.extend([(16, raw("hierarchical_memory_limit")), (17, raw("hierarchical_memsw_limit"))]);
     all.extend((18..).zip(MEMORY_V1.map(|key| raw(&format!("total_{key}")))));
     let mut message = numbers(&all);
-    let entry =
-        |entry: &MemoryEntry| numbers(&[(1, entry.limit), (2, entry.usage), (3, entry.max), (4, entry.failcnt)]);
+    let entry = |entry: &MemoryEntry| {
+        numbers(&[(1, entry.limit), (2, entry.usage), (3, entry.max), (4, entry.failcnt)])
+    };
     let entries = [&stats.memory.usage, &stats.memory.swap, &stats.memory.kernel, &stats.memory.kernel_tcp];
     for (field, one) in (33..).zip(entries) {
         message.message(field, &entry(one));

@@ -116,7 +116,9 @@ impl Options {
     /// Lines of `Key = value`, the only TOML that options are made of.
     fn of_toml(text: &str) -> Result<Self> {
         let mut options = Self::default();
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '['])) {
+        for line in
+            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '[']))
+        {
             let fault = || Error::new(format!("runtime options: {line:?} is not understood"));
             let (key, value) = line.split_once('=').ok_or_else(fault)?;
             let value = value.trim();
@@ -186,7 +188,9 @@ mod tests {
         message.text(6, "/opt/jug-oci").text(7, "/run/x").flag(9, true).number(4, 1000);
         let runc = Any { type_url: "containerd.runc.v1.Options".to_owned(), value: message.into_bytes() };
         let mut message = Message::default();
-        message.text(1, "x").text(3, "BinaryName = \"/opt/jug-oci\"\nRoot = '/run/x'\nSystemdCgroup = true\nIoUid = 1000\n");
+        message
+            .text(1, "x")
+            .text(3, "BinaryName = \"/opt/jug-oci\"\nRoot = '/run/x'\nSystemdCgroup = true\nIoUid = 1000\n");
         let generic = Any { type_url: "runtimeoptions.v1.Options".to_owned(), value: message.into_bytes() };
         let read = Options::read(&runc).unwrap();
         assert_eq!(Options::read(&generic).unwrap(), read);

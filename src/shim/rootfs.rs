@@ -50,7 +50,9 @@ pub fn mount(mounts: &[Mount], rootfs: &Path) -> Result<()> {
 fn mount_one(mount: &Mount, rootfs: &Path) -> Result<()> {
     let target = match mount.target.trim_start_matches('/') {
         "" => rootfs.to_owned(),
-        below if Path::new(below).components().all(|part| matches!(part, std::path::Component::Normal(_))) => {
+        below
+            if Path::new(below).components().all(|part| matches!(part, std::path::Component::Normal(_))) =>
+        {
             rootfs.join(below)
         }
         odd => return Err(Error::new(format!("mount target {odd:?} leaves the root file system"))),
@@ -74,7 +76,9 @@ fn parse(options: &[String]) -> Result<(u64, String)> {
         match FLAGS.iter().find(|(name, ..)| name == option) {
             Some((_, bit, false)) => flags |= bit,
             Some((_, bit, true)) => flags &= !bit,
-            None if option == "loop" => return Err(Error::new("a snapshot on a loop device is not supported")),
+            None if option == "loop" => {
+                return Err(Error::new("a snapshot on a loop device is not supported"));
+            }
             None if option.starts_with("uidmap=") || option.starts_with("gidmap=") => {
                 return Err(Error::new("a snapshot with id-mapped layers is not supported")
                     .next("set the snapshotter's slow_chown, so that containerd changes the owners itself"));

@@ -37,9 +37,9 @@ impl Command {
         self
     }
 
-    /// Runs it; the child is reaped with all the others.
+    /// Runs it; the child is reaped with all the others. Its streams may be a container's: it must not write there.
     pub fn start(&self, files: &[(BorrowedFd<'_>, RawFd)]) -> Result<i32> {
-        sys::spawn::spawn(&self.program, &self.args, &[], files)
+        sys::spawn::spawn(&self.program, &self.args, &[(crate::cli::log::LOG_ONLY, "1")], files)
     }
 }
 

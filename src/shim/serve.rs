@@ -42,7 +42,12 @@ pub struct Shim {
 }
 
 /// Serves on a listening socket until nothing is left to serve.
-pub fn serve(listener: OwnedFd, namespace: &str, socket: Option<PathBuf>, program: (PathBuf, String)) -> Result<()> {
+pub fn serve(
+    listener: OwnedFd,
+    namespace: &str,
+    socket: Option<PathBuf>,
+    program: (PathBuf, String),
+) -> Result<()> {
     sys::process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
     sys::signal::ignore_pipe();
     let signals = sys::signal::block_all()?;
@@ -193,7 +198,10 @@ impl Shim {
     /// containers first, so that their ends are known when the runtime that started them is looked at.
     fn reap(&mut self) -> Result<()> {
         while let Some(signal) = sys::signal::next(self.signals.as_fd())? {
-            if matches!(signal, libc::SIGTERM | libc::SIGINT) && self.containers.is_empty() && self.jobs.is_empty() {
+            if matches!(signal, libc::SIGTERM | libc::SIGINT)
+                && self.containers.is_empty()
+                && self.jobs.is_empty()
+            {
                 self.end();
             }
         }

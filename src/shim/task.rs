@@ -84,7 +84,8 @@ impl Shim {
         if !bundle.is_absolute() || sys::path::open(&bundle, libc::O_PATH | libc::O_DIRECTORY).is_err() {
             return refused(Code::NotFound, format!("bundle {:?}: not found", create.bundle));
         }
-        let options = Options::read(&create.options).or_else(|e| refused(Code::InvalidArgument, e.to_string()))?;
+        let options =
+            Options::read(&create.options).or_else(|e| refused(Code::InvalidArgument, e.to_string()))?;
         options.keep(&bundle)?;
         let container = Container {
             id: create.id.clone(),
@@ -137,7 +138,8 @@ impl Shim {
             }
             process.state = State::Starting;
             let prepared = self.prepare(caller, &name);
-            if let (Err(_), Ok(process)) = (&prepared, self.container_mut(&name.id)?.process_mut(&name.exec)) {
+            if let (Err(_), Ok(process)) = (&prepared, self.container_mut(&name.id)?.process_mut(&name.exec))
+            {
                 process.state = State::New;
             }
             prepared?;
@@ -198,7 +200,7 @@ impl Shim {
         let (kind, state) = (super::job::Kind::Pause(pause), self.container(&named.id)?.init.state);
         if state != State::Running {
             let name = if state == State::Stopped { "stopped" } else { "created" };
-            return refused(Code::FailedPrecondition, format!("cannot {verb} a {name} container"));
+            return refused(Code::Unknown, format!("cannot {verb} a {name} container"));
         }
         self.simply(caller, &named.id, kind, &[verb])
     }
@@ -242,7 +244,9 @@ impl Shim {
         }
         // A child that was not reaped: the number can mean nobody else.
         match sys::process::kill(process.pid, signal) {
-            Err(e) if e.errno() == libc::ESRCH => refused(Code::NotFound, "process already finished: not found"),
+            Err(e) if e.errno() == libc::ESRCH => {
+                refused(Code::NotFound, "process already finished: not found")
+            }
             other => {
                 other?;
                 empty()
@@ -257,10 +261,10 @@ impl Shim {
             return refused(Code::AlreadyExists, format!("id {}: already exists", exec.exec_id));
         }
         if container.paused {
-            return refused(Code::FailedPrecondition, "cannot exec in a paused state");
+            return refused(Code::Unknown, "cannot exec in a paused state");
         }
         match container.init.state {
-            State::Stopped => return refused(Code::FailedPrecondition, "cannot exec in a stopped state"),
+            State::Stopped => return refused(Code::Unknown, "cannot exec in a stopped state"),
             State::New => return refused(Code::FailedPrecondition, "the container is being made"),
             _ => {}
         }
@@ -321,7 +325,9 @@ impl Shim {
     fn connect(&self, named: &Named) -> Message {
         let pid = self.container(&named.id).map_or(0, |container| container.init.pid);
         let mut response = Message::default();
-        response.unsigned(1, sys::process::pid().unsigned_abs().into()).unsigned(2, pid.unsigned_abs().into());
+        response
+            .unsigned(1, sys::process::pid().unsigned_abs().into())
+            .unsigned(2, pid.unsigned_abs().into());
         response
     }
 

@@ -115,7 +115,8 @@ impl Connection {
     /// The next whole frame, if there is one.
     pub fn take(&mut self) -> Option<Frame> {
         let header: [u8; HEADER] = self.input.get(..HEADER)?.try_into().ok()?;
-        let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word =
+            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let (length, stream, kind, flags) = (word(0) as usize, word(4), header[8], header[9]);
         if length > LONGEST {
             let here = length.min(self.input.len() - HEADER);
@@ -199,7 +200,9 @@ fn read(stream: u32, kind: u8, flags: u8, body: &[u8]) -> Frame {
             Some(request) => Frame::Request(request),
             None => refused(stream, Code::InvalidArgument, "the request is no ttrpc request"),
         },
-        RESPONSE => Frame::Response { stream, good: !fields(body).any(|(field, value)| failed(field, value)) },
+        RESPONSE => {
+            Frame::Response { stream, good: !fields(body).any(|(field, value)| failed(field, value)) }
+        }
         DATA => refused(stream, Code::InvalidArgument, "data for a stream that was not opened"),
         _ => Frame::Ignored,
     }
@@ -263,7 +266,8 @@ mod tests {
     fn what_is_too_long_is_skipped_and_said() {
         use std::io::Write as _;
         let (mut ours, mut theirs) = connected();
-        let bytes = [frame(LONGEST as u32 + 1, 3, REQUEST, &vec![0; LONGEST + 1]), frame(0, 5, 9, b"")].concat();
+        let bytes =
+            [frame(LONGEST as u32 + 1, 3, REQUEST, &vec![0; LONGEST + 1]), frame(0, 5, 9, b"")].concat();
         let mut seen = Vec::new();
         for part in bytes.chunks(1 << 16) {
             theirs.write_all(part).expect("write");
@@ -271,7 +275,9 @@ mod tests {
             seen.extend(std::iter::from_fn(|| ours.take()));
             assert!(ours.input.len() < 1 << 17, "what is skipped is not kept");
         }
-        assert!(matches!(&seen[0], Frame::Refused { stream: 3, status } if status.code == Code::ResourceExhausted));
+        assert!(
+            matches!(&seen[0], Frame::Refused { stream: 3, status } if status.code == Code::ResourceExhausted)
+        );
         assert_eq!(seen[1], Frame::Ignored);
     }
 
@@ -288,7 +294,10 @@ mod tests {
             theirs.write_all(&bytes).expect("write");
             ours.fill().expect("read");
             let frame = ours.take();
-            assert!(matches!(&frame, Some(Frame::Refused { status, .. }) if status.code == code), "{frame:?}");
+            assert!(
+                matches!(&frame, Some(Frame::Refused { status, .. }) if status.code == code),
+                "{frame:?}"
+            );
         }
     }
 }

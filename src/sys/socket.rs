@@ -90,7 +90,9 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     match nix::sys::socket::accept4(listener.as_raw_fd(), flags) {
         Ok(fd) => Ok(Some(super::fd::owned(fd.into()))),
-        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR | nix::errno::Errno::ECONNABORTED) => Ok(None),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR | nix::errno::Errno::ECONNABORTED) => {
+            Ok(None)
+        }
         Err(e) => Err(Error::call(format_args!("accept4({})", shown(listener)), e as i32)),
     }
 }
