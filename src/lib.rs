@@ -15,5 +15,8 @@ pub mod host;
 #[cfg(feature = "engine")]
 pub mod image;
 pub mod plan;
+pub mod protobuf;
 pub mod seccomp;
+#[cfg(feature = "shim")]
+pub mod shim;
 pub mod sys;

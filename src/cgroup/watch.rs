@@ -128,7 +128,14 @@ impl Watch {
         }
     }
 
-    fn out_of_memory(&mut self) -> Result<bool> {
+    /// What announces that memory ran out, for somebody else's poll(2), and the events to ask for.
+    pub fn memory_events(&self) -> impl Iterator<Item = (BorrowedFd<'_>, i16)> {
+        let files = self.memory.iter().map(|(memory, _)| (memory.file.as_fd(), libc::POLLPRI));
+        files.chain(self.raised.iter().map(|(counter, _)| (counter.as_fd(), libc::POLLIN)))
+    }
+
+    /// Whether a process was killed for want of memory since this was last asked.
+    pub fn out_of_memory(&mut self) -> Result<bool> {
         if let Some((file, before)) = &mut self.memory {
             let kills = file.text()?.and_then(|text| number(&text, "oom_kill")).unwrap_or(*before);
             let more = kills > *before;
@@ -159,8 +166,7 @@ impl Watch {
             Some(events) => set.push((events.file.as_fd(), libc::POLLPRI)),
             None => set.push((self.init.as_fd(), libc::POLLIN)),
         }
-        set.extend(self.memory.iter().map(|(memory, _)| (memory.file.as_fd(), libc::POLLPRI)));
-        set.extend(self.raised.iter().map(|(counter, _)| (counter.as_fd(), libc::POLLIN)));
+        set.extend(self.memory_events());
         sys::fd::poll(&set, timeout).map(drop)
     }
 }

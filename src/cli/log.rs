@@ -47,10 +47,16 @@ pub fn debug(message: &str) {
     }
 }
 
+/// In the environment of a runtime whose stderr is the container's own and nothing else: errors go to the log alone.
+pub const LOG_ONLY: &str = "JUG_LOG_ONLY";
+
 /// The one error entry of a failed command; with a log file people get the text on stderr too.
 pub fn fatal(message: &str) {
     let log = LOG.get();
     let has_file = log.is_some_and(|log| log.file.is_some());
+    if has_file && std::env::var_os(LOG_ONLY).is_some() {
+        return write("error", message);
+    }
     let plain = log.is_none_or(|log| !log.json);
     if has_file || !plain {
         write("error", message);

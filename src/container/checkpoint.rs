@@ -13,13 +13,13 @@ use super::{notify, undo};
 use crate::apply::root::RootDir;
 use crate::bundle::{self, Bundle};
 use crate::cgroup;
-use crate::criu::message::Message;
 use crate::criu::options::Places;
 use crate::criu::{self, Kind as Request, Options, Service, options};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::namespaces::Kind;
 use crate::plan::{Plan, devices, mounts};
+use crate::protobuf::Message;
 use crate::sys::{fd, path};
 
 const LOG: &str = "dump.log";

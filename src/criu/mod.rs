@@ -1,7 +1,6 @@
 //! criu(8), the program that stops a process tree to disk and makes it run again: found, started as `criu swrk`, talked
 //! to. What a container has to tell it is decided in `container/`.
 
-pub mod message;
 pub mod options;
 
 use std::ffi::CString;
@@ -9,12 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use self::message::{Message, fields};
 pub use self::options::Options;
 use self::options::Places;
 use crate::cgroup::Cgroup;
 use crate::container::sync::{Heard, Sync, Word};
 use crate::error::{Error, Result};
+use crate::protobuf::{Message, fields};
 use crate::sys::clone::{Child, Side, clone3};
 use crate::sys::process::{self, Exit};
 use crate::sys::{fd, path, signal, socket};

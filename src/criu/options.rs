@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::message::Message;
 use super::{IMAGES, WORK};
 use crate::error::{Error, Result};
+use crate::protobuf::Message;
 use crate::sys::{cwd, path};
 
 #[derive(Debug, Default, Clone)]

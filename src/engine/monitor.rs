@@ -226,7 +226,7 @@ impl Streams {
     fn receive_console(&mut self) -> Result<()> {
         let Some(listener) = self.console.take() else { return Ok(()) };
         let (stream, _) = listener.accept().map_err(io("accept(console)"))?;
-        let master = socket::receive_descriptor(stream.as_fd())?;
+        let (_, master) = socket::receive_up_to(stream.as_fd(), 64)?;
         let master = master.ok_or_else(|| Error::new("the runtime sent no terminal"))?;
         let input = master.try_clone().map_err(io("dup"))?;
         fd::set_nonblocking(input.as_fd())?;

@@ -163,6 +163,55 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// One write(2), repeated when interrupted: how many bytes were taken. `None`: none now (EAGAIN).
+pub fn write_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<Option<usize>> {
+    loop {
+        // SAFETY: bytes is valid for reads of its length.
+        let n = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+        match errno() {
+            _ if n >= 0 => return Ok(Some(n as usize)),
+            libc::EINTR => {}
+            libc::EAGAIN => return Ok(None),
+            e => return Err(Error::call(format_args!("write({}, {} bytes)", shown(fd), bytes.len()), e)),
+        }
+    }
+}
+
+/// One read(2), repeated when interrupted. `None`: nothing now (EAGAIN).
+pub fn read_some(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Option<usize>> {
+    match read(fd, buf) {
+        Ok(n) => Ok(Some(n)),
+        Err(e) if e.errno() == libc::EAGAIN => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether reads and writes wait (O_NONBLOCK). It is a property of the open file, and of all who share it.
+pub fn set_blocking(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
+    // SAFETY: plain fcntl on an open descriptor.
+    let flags =
+        check!(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }, "fcntl({}, F_GETFL)", shown(fd))?;
+    let flags = if on { flags & !libc::O_NONBLOCK } else { flags | libc::O_NONBLOCK };
+    check!(
+        // SAFETY: as above.
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) },
+        "fcntl({}, F_SETFL, {flags:#x})",
+        shown(fd)
+    )?;
+    Ok(())
+}
+
+/// A file in memory that holds `bytes`, to be read from its beginning (memfd_create(2)).
+pub fn in_memory(bytes: &[u8]) -> Result<OwnedFd> {
+    // SAFETY: a constant NUL-terminated name.
+    let fd = check!(unsafe { libc::memfd_create(c"jug".as_ptr(), libc::MFD_CLOEXEC) }, "memfd_create()")?;
+    let file = owned(fd.into());
+    write_all(std::os::fd::AsFd::as_fd(&file), bytes)?;
+    // SAFETY: plain call on an open descriptor.
+    check!(unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_SET) }, "lseek(0)")?;
+    Ok(file)
+}
+
 /// flock(2). `Ok(false)`: somebody else holds it (only with LOCK_NB).
 pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> Result<bool> {
     loop {
@@ -253,6 +302,12 @@ fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
         "close_range({first}, {last}, {flags})"
     )?;
     Ok(())
+}
+
+/// Closes an inherited descriptor that [`inherited`] showed, and that nobody owns.
+pub fn close_inherited(fd: RawFd) {
+    // SAFETY: the number was inherited; no OwnedFd has it. The caller uses its own copy from now on.
+    unsafe { libc::close(fd) };
 }
 
 /// Waits until one of `fds` is readable or hung up, at most `timeout_ms` (-1: for ever). Returns which are ready.

@@ -7,6 +7,7 @@ pub mod alloc;
 pub mod bpf;
 pub mod clone;
 pub mod cred;
+pub mod epoll;
 pub mod fd;
 pub mod landlock;
 pub mod mount;
@@ -17,6 +18,7 @@ pub mod seal;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod spawn;
 pub mod tty;
 pub mod xattr;
 

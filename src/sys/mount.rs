@@ -255,3 +255,29 @@ pub fn move_here_to_root() -> Result<()> {
     )?;
     Ok(())
 }
+
+/// mount(2), with the data of the file system as one text.
+pub fn mount(source: &str, target: &Path, kind: &str, flags: u64, data: &str) -> Result<()> {
+    let (from, to) = (c_bytes(source.as_bytes())?, c_path(target)?);
+    let (name, text) = (c_bytes(kind.as_bytes())?, c_bytes(data.as_bytes())?);
+    check!(
+        // SAFETY: all are NUL-terminated strings that live across the call; an empty type or data is none.
+        unsafe { libc::mount(from.as_ptr(), to.as_ptr(), name.as_ptr(), flags, text.as_ptr().cast()) },
+        "mount({source:?}, {target:?}, {kind:?}, {flags:#x}, {data:?})"
+    )?;
+    Ok(())
+}
+
+/// umount2(2), without following a link. `Ok(false)`: nothing was mounted there.
+pub fn unmount(target: &Path, flags: i32) -> Result<bool> {
+    let path = c_path(target)?;
+    match check!(
+        // SAFETY: a valid NUL-terminated string.
+        unsafe { libc::umount2(path.as_ptr(), flags | libc::UMOUNT_NOFOLLOW) },
+        "umount2({target:?}, {flags})"
+    ) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.errno(), libc::EINVAL | libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}

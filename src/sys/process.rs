@@ -53,6 +53,19 @@ pub fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Exit>> {
     }
 }
 
+/// Reaps one dead child, whichever it is: its number and how it ended. `None`: nobody is dead.
+pub fn reap_any() -> Option<(i32, Exit)> {
+    let mut status = 0;
+    // SAFETY: status is valid for the kernel to fill.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    let exit = if libc::WIFEXITED(status) {
+        Exit::Code(libc::WEXITSTATUS(status))
+    } else {
+        Exit::Signal(libc::WTERMSIG(status))
+    };
+    (pid > 0).then_some((pid, exit))
+}
+
 /// Reaps dead children other than `main`: the orphans that a subreaper inherits.
 pub fn reap_orphans(main: i32) {
     loop {

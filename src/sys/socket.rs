@@ -20,12 +20,17 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Connects to a stream socket. A path too long for sun_path is reached through its directory's descriptor.
 pub fn connect_stream(path: &Path) -> Result<OwnedFd> {
-    connect_to(SockType::Stream, path)
+    connect_to(SockType::Stream, SockFlag::SOCK_CLOEXEC, path)
+}
+
+/// The same without waiting, neither now (EAGAIN when too many wait already) nor when it is read and written.
+pub fn connect_stream_now(path: &Path) -> Result<OwnedFd> {
+    connect_to(SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, path)
 }
 
 /// Connects to a socket that keeps message boundaries.
 pub fn connect_packets(path: &Path) -> Result<OwnedFd> {
-    connect_to(SockType::SeqPacket, path)
+    connect_to(SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, path)
 }
 
 /// A socket under this name in an open directory, to which [`connect_packets`] connects; accepting never waits.
@@ -57,11 +62,11 @@ pub fn try_send(sock: BorrowedFd<'_>, bytes: &[u8]) -> Result<bool> {
 
 /// Connects to a datagram socket; `@name` is one in the abstract namespace (unix(7)), as systemd writes it.
 pub fn connect_datagram(path: &Path) -> Result<OwnedFd> {
-    connect_to(SockType::Datagram, path)
+    connect_to(SockType::Datagram, SockFlag::SOCK_CLOEXEC, path)
 }
 
-fn connect_to(kind: SockType, path: &Path) -> Result<OwnedFd> {
-    let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)
+fn connect_to(kind: SockType, flags: SockFlag, path: &Path) -> Result<OwnedFd> {
+    let fd = socket(AddressFamily::Unix, kind, flags, None)
         .map_err(|e| Error::call(format_args!("socket(AF_UNIX, {kind:?})"), e as i32))?;
     let direct = match path.as_os_str().as_encoded_bytes() {
         [b'@', name @ ..] => UnixAddr::new_abstract(name),
@@ -80,6 +85,48 @@ fn connect_to(kind: SockType, path: &Path) -> Result<OwnedFd> {
     connect(fd.as_raw_fd(), &address)
         .map_err(|e| Error::call(format_args!("connect({path:?})"), e as i32))?;
     Ok(fd)
+}
+
+/// A stream socket that takes connections at `path`, which only this user may make. A path too long for sun_path is
+/// reached through its directory's descriptor. EADDRINUSE: something is there already.
+pub fn listen_stream(path: &Path) -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let failed = |e| Error::call(format_args!("bind({path:?})"), e as i32);
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(failed)?;
+    let dir;
+    let address = match (UnixAddr::new(path), path.parent(), path.file_name()) {
+        (Err(_), Some(parent), Some(name)) => {
+            dir = super::path::open(parent, libc::O_PATH | libc::O_DIRECTORY)?;
+            UnixAddr::new(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
+        }
+        (address, ..) => address,
+    }
+    .map_err(failed)?;
+    let mask = super::path::umask(0o177);
+    let bound = bind(fd.as_raw_fd(), &address);
+    super::path::umask(mask);
+    bound.map_err(failed)?;
+    nix::sys::socket::listen(&fd, nix::sys::socket::Backlog::MAXCONN).map_err(failed)?;
+    Ok(fd)
+}
+
+/// The path that a socket is bound to, if it has one (getsockname(2)).
+pub fn local_path(sock: BorrowedFd<'_>) -> Result<Option<std::path::PathBuf>> {
+    let address: UnixAddr = nix::sys::socket::getsockname(sock.as_raw_fd())
+        .map_err(|e| Error::call(format_args!("getsockname({})", shown(sock)), e as i32))?;
+    Ok(address.path().map(Path::to_owned))
+}
+
+/// The next connection, which never blocks; `None` when there is none.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    match nix::sys::socket::accept4(listener.as_raw_fd(), flags) {
+        Ok(fd) => Ok(Some(super::fd::owned(fd.into()))),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR | nix::errno::Errno::ECONNABORTED) => {
+            Ok(None)
+        }
+        Err(e) => Err(Error::call(format_args!("accept4({})", shown(listener)), e as i32)),
+    }
 }
 
 /// A datagram socket in an open directory, which anybody may write to who reaches it.
@@ -113,6 +160,15 @@ pub fn receive_datagram(sock: BorrowedFd<'_>, limit: usize) -> Result<Option<Vec
         }
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(None),
         Err(e) => Err(Error::call(format_args!("recv({})", shown(sock)), e as i32)),
+    }
+}
+
+/// One send(2) on a stream socket: how many bytes were taken. `None`: none now.
+pub fn send_some(sock: BorrowedFd<'_>, bytes: &[u8]) -> Result<Option<usize>> {
+    match nix::sys::socket::send(sock.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
+        Ok(n) => Ok(Some(n)),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(None),
+        Err(e) => Err(Error::call(format_args!("send({}, {} bytes)", shown(sock), bytes.len()), e as i32)),
     }
 }
 
@@ -152,15 +208,12 @@ pub fn receive(sock: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<Ow
     if length == 0 {
         return Ok((Vec::new(), None));
     }
-    receive_into(sock, vec![0u8; length.min(limit)])
+    receive_up_to(sock, length.min(limit))
 }
 
-/// The descriptor that comes with the next bytes of a stream, as an engine's console socket gets it.
-pub fn receive_descriptor(sock: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
-    receive_into(sock, vec![0u8; 64]).map(|(_, fd)| fd)
-}
-
-fn receive_into(sock: BorrowedFd<'_>, mut bytes: Vec<u8>) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+/// What a stream socket has next, at most `length` bytes, and at most one descriptor that came with it.
+pub fn receive_up_to(sock: BorrowedFd<'_>, length: usize) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+    let mut bytes = vec![0u8; length];
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let (len, fd) = loop {
         let mut iov = [IoSliceMut::new(&mut bytes)];

@@ -1,6 +1,8 @@
 # containerd with another runtime: what a client does with containers and tasks, one case after the other.
+# shim.sh runs the same cases with jug's own shim.
 . /run/engines/kit.sh
 
+: "${with:=--runc-binary $RUNTIME}"
 image=localhost/jug/box:1
 socket=/run/containerd-test/socket
 mkdir /run/containerd-test
@@ -19,7 +21,8 @@ disabled_plugins = [
 CONF
 
 c() { timeout --foreground -k 5 "$PATIENCE" ctr -a $socket -n "$GROUP" "$@"; }
-run() { c run --runc-binary "$RUNTIME" "$@"; }
+# shellcheck disable=SC2086  # flags
+run() { c run $with "$@"; }
 tasks() { c task ls | tail -n +2 | tr -s ' ' | cut -d' ' -f1,3 | sort; }
 is() { [ "$(tasks | grep "^$1 ")" = "$1 $2" ]; }
 # A program that ends with 3 at SIGTERM.
@@ -28,7 +31,7 @@ lamb() {
     local name=$1; shift
     run -d "$@" $image "$name" sh -c "$patient" && eventually is "$name" RUNNING
 }
-piped() { echo "through a pipe" | c run --runc-binary "$RUNTIME" --rm $image piped sh -c 'read line; echo $line'; }
+piped() { echo "through a pipe" | run --rm $image piped sh -c 'read line; echo $line'; }
 on_a_terminal() { terminal "ctr -a $socket -n $GROUP $1"; }
 first_pid() { c task ls | tr -s ' ' | awk -v name="$1" '$1 == name { print $2 }'; }
 # The process numbers that the engine knows are those in the cgroup.
@@ -54,9 +57,12 @@ ends_by() {
 events() { grep -oE "/tasks/$1" /run/containerd-test/events | sort | uniq -c | tr -s ' '; }
 
 before
-containerd --config /run/containerd-test/config.toml 2>/run/containerd-test/log &
-daemon=$!
-eventually c version || { cat /run/containerd-test/log; exit 1; }
+begin() {
+    containerd --config /run/containerd-test/config.toml 2>>/run/containerd-test/log &
+    daemon=$!
+    eventually c version || { cat /run/containerd-test/log; exit 1; }
+}
+begin
 ctr -a $socket -n "$GROUP" events >/run/containerd-test/events 2>&1 &
 watcher=$!
 
@@ -72,7 +78,7 @@ it 'run: a command that is missing' 'OCI runtime create failed: .*executable fil
 it 'run: a path that is missing' 'OCI runtime create failed: .*no such file or directory.*exit 1$' \
     run --rm $image a /no/such
 it 'run: a file that is no program' 'OCI runtime create failed: .*permission denied.*exit 1$' run --rm $image a /plain
-it 'run: on a terminal' "$on_terminal" on_a_terminal "run --runc-binary $RUNTIME -t --rm $image a sh -c '$ask'"
+it 'run: on a terminal' "$on_terminal" on_a_terminal "run $with -t --rm $image a sh -c '$ask'"
 it 'run: a read-only root' 'Read-only file system.*exit 1$' run --rm --read-only $image a touch /x
 mkdir -p /tmp/volume; echo inside >/tmp/volume/file
 it 'run: a mount' '^inside'$'\n''exit 0$' \
@@ -129,13 +135,14 @@ it 'user namespace' '^0 +100000 +65536'$'\n''exit 0$' \
 it 'user namespace: owner of its files' '^0 0'$'\n''exit 0$' \
     run --rm --uidmap 0:100000:65536 --gidmap 0:100000:65536 $image a stat -c '%u %g' /etc/motd
 it 'user namespace: on a terminal' "$on_terminal" on_a_terminal \
-    "run --runc-binary $RUNTIME -t --rm --uidmap 0:100000:65536 --gidmap 0:100000:65536 $image a sh -c '$ask'"
+    "run $with -t --rm --uidmap 0:100000:65536 --gidmap 0:100000:65536 $image a sh -c '$ask'"
 
 # A shim that was killed leaves its container: containerd cleans up by the runtime's delete.
 it 'a killed shim' '^exit 0$' lamb k
 it 'a killed shim: kill' '^exit 0$' kill -9 "$(ps -eo pid,args | awk '/[c]ontainerd-shim.*-id k( |$)/ { print $1 }')"
 it 'a killed shim: its container goes' '^exit 0$' eventually c container rm k
 
+if declare -F more >/dev/null; then more; fi
 it 'nothing is listed' '^exit 0$' c container ls -q
 kill $watcher
 stop $daemon

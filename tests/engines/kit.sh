@@ -35,7 +35,7 @@ enter() {
     cd /
     rmdir "$root"
     exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=xterm LC_ALL=C.UTF-8 \
-        RUNTIME="$RUNTIME" GROUP="$GROUP" PATIENCE="${PATIENCE:-60}" \
+        RUNTIME="$RUNTIME" GROUP="$GROUP" PATIENCE="${PATIENCE:-60}" MANY="${MANY:-12}" \
         bash "$out/$script"
 }
 
@@ -111,7 +111,7 @@ look() {
         [ "${dir#/proc/}" = $$ ] || [ "${dir#/proc/}" = "$BASHPID" ] || echo "process $(cat "$dir/comm" 2>/dev/null)"
     done
     # (A folder of containerd's namespace or of Docker's stays empty.)
-    find /run/runc /run/jug-oci /run/containerd/runc/* /run/docker/runtime-*/* -mindepth 1 2>/dev/null |
+    find /run/runc /run/jug-oci /run/containerd/runc/* /run/containerd/jug/* /run/docker/runtime-*/* -mindepth 1 2>/dev/null |
         sed 's/^/state /' || true
 }
 

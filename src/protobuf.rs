@@ -1,5 +1,5 @@
-//! The few forms of Protocol Buffers that criu's messages are made of (criu's images/rpc.proto): numbers, texts,
-//! messages. Must not know what a message means.
+//! The few forms of Protocol Buffers that the messages of criu (its images/rpc.proto) and of containerd's shims are made
+//! of: numbers, texts, messages. Must not know what a message means.
 
 /// A message being written.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -15,6 +15,16 @@ impl Message {
         self.varint(field << 3 | VARINT);
         self.varint(value.cast_unsigned());
         self
+    }
+
+    /// A number that proto3 leaves out when it is 0.
+    pub fn unsigned(&mut self, field: u64, value: u64) -> &mut Self {
+        if value == 0 { self } else { self.number(field, value.cast_signed()) }
+    }
+
+    /// A text that proto3 leaves out when it is empty.
+    pub fn some_text(&mut self, field: u64, text: impl AsRef<[u8]>) -> &mut Self {
+        if text.as_ref().is_empty() { self } else { self.text(field, text) }
     }
 
     /// A flag that is set; one that is not is left out, which means the same.
@@ -33,8 +43,18 @@ impl Message {
         self.text(field, &message.0)
     }
 
+    /// All fields of another message.
+    pub fn append(&mut self, other: &Message) -> &mut Self {
+        self.0.extend_from_slice(&other.0);
+        self
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     fn varint(&mut self, mut value: u64) {
