@@ -1,5 +1,7 @@
 //! `jug`: the verbs people know from Docker and Podman. One file per verb: its flags, then one call into the library.
 
+mod bench;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -33,12 +35,16 @@ pub struct Global {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    Bench(bench::Bench),
+}
 
 impl Verb {
     /// The exit code: 0, or that of the program in the container.
-    fn perform(self, _global: &Global) -> Result<u8> {
-        match self {}
+    fn perform(self, global: &Global) -> Result<u8> {
+        match self {
+            Self::Bench(verb) => verb.perform(global),
+        }
     }
 }
 
