@@ -15,7 +15,7 @@ use crate::container::record;
 use crate::error::Error;
 use crate::host::{self, Host};
 use crate::plan::{Options, Plan};
-use crate::{audit, criu, seccomp};
+use crate::{audit, protobuf, seccomp};
 
 /// A config, or the process of one: both ways of reading say the same, and a plan is made of it or refused.
 pub fn config(raw: &[u8]) {
@@ -106,7 +106,7 @@ pub fn arguments(raw: &[u8]) {
 pub fn messages(raw: &[u8]) {
     let error = Error::decode(raw);
     assert!(!Error::decode(&error.encode()).what().is_empty() || error.what().is_empty());
-    criu::message::fields(raw).for_each(drop);
+    protobuf::fields(raw).for_each(drop);
     if let Ok(id) = record::Id::new(&String::from_utf8_lossy(raw)) {
         let path = PathBuf::from(id.as_str());
         assert_eq!(path.components().count(), 1);

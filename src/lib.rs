@@ -1,6 +1,8 @@
 //! jug: a daemonless OCI runtime and container engine.
 pub mod apply;
 pub mod audit;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod bundle;
 pub mod cgroup;
 pub mod cli;

@@ -376,8 +376,9 @@ impl Watched {
     fn type_on(&mut self) {
         let Some(input) = &self.input else { return self.typed.clear() };
         match fd::write_some(input.as_fd(), &self.typed) {
-            Ok(n) if n == self.typed.len() => self.typed = Vec::new(),
-            Ok(n) => drop(self.typed.drain(..n)),
+            Ok(Some(n)) if n == self.typed.len() => self.typed = Vec::new(),
+            Ok(Some(n)) => drop(self.typed.drain(..n)),
+            Ok(None) => {}
             Err(_) => {
                 self.typed.clear();
                 self.input = None;

@@ -128,20 +128,6 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One write(2): how many bytes went out; 0 when the other side takes none now (EAGAIN).
-pub fn write_some(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
-    loop {
-        // SAFETY: bytes is valid for reads of its length.
-        let n = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
-        match errno() {
-            _ if n >= 0 => return Ok(n as usize),
-            libc::EINTR => {}
-            libc::EAGAIN => return Ok(0),
-            e => return Err(Error::call(format_args!("write({}, {} bytes)", shown(fd), bytes.len()), e)),
-        }
-    }
-}
-
 /// Writes everything, repeated when interrupted or cut short.
 pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {

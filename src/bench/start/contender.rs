@@ -1,7 +1,7 @@
 //! Who is measured, and how each is told to start a container, to enter one and to remove one.
 
-use crate::bundle::{ANSWER_PLAIN, ANSWER_SECCOMP, Bundles};
-use crate::measure::{self, Watchdog};
+use jug::bench::bundle::{ANSWER_PLAIN, ANSWER_SECCOMP, Bundles};
+use jug::bench::measure::{self, Watchdog};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -100,7 +100,7 @@ impl Contender {
             (Kind::Runtime, Job::Exec) => self.runtime(start.behind, &["exec", PAUSED, start.payload]),
             (Kind::Runtime, _) => {
                 let mut command = self.runtime(start.behind, &["run", "--bundle"]);
-                command.arg(bundles.of(start)).arg(start.id);
+                command.arg(bundle(bundles, start)).arg(start.id);
                 command
             }
             (Kind::Floor, Job::Exec) => {
@@ -200,13 +200,12 @@ impl Contender {
     }
 }
 
-impl Bundles {
-    fn of(&self, start: &Start) -> &Path {
-        let seccomp = start.job == Job::Seccomp;
-        match start.payload {
-            "/answer" => &self.answers[usize::from(seccomp)],
-            _ if seccomp => &self.seccomp,
-            _ => &self.plain,
-        }
+/// The bundle of a start.
+fn bundle<'b>(bundles: &'b Bundles, start: &Start) -> &'b Path {
+    let seccomp = start.job == Job::Seccomp;
+    match start.payload {
+        "/answer" => &bundles.answers[usize::from(seccomp)],
+        _ if seccomp => &bundles.seccomp,
+        _ => &bundles.plain,
     }
 }

@@ -5,18 +5,15 @@
 //! It drives programs from outside, as an engine would; of jug's library it uses only the seccomp compiler, to give
 //! the floor program the same filter.
 
-mod bundle;
 mod contender;
-mod measure;
 mod report;
-mod stats;
 
-use bundle::Bundles;
 use clap::Parser;
 use contender::{Contender, Job, Kind, Start};
-use measure::Watchdog;
+use jug::bench::bundle::Bundles;
+use jug::bench::measure::{self, Watchdog};
+use jug::bench::stats::Dice;
 use report::{Case, Results};
-use stats::Dice;
 use std::fmt::Display;
 use std::fs;
 use std::io;

@@ -1,11 +1,11 @@
 //! What was measured, as a table for people and as JSON for programs, and which of jug's goals it meets.
 
 use crate::contender::Contender;
-use crate::stats::Samples;
+use jug::bench::machine;
+use jug::bench::stats::Samples;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Case {
@@ -56,7 +56,7 @@ pub struct Results {
 
 impl Results {
     pub fn new() -> Self {
-        Self { rows: BTreeMap::new(), load_before: read("/proc/loadavg") }
+        Self { rows: BTreeMap::new(), load_before: machine::read("/proc/loadavg") }
     }
 
     pub fn row(&mut self, case: Case, contender: &str) -> &mut Row {
@@ -110,7 +110,7 @@ impl<'a> Report<'a> {
 
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for (name, value) in machine(&self.results.load_before) {
+        for (name, value) in machine::facts(&self.results.load_before) {
             let _ = writeln!(
                 text,
                 "{name:<12} {}",
@@ -268,7 +268,7 @@ impl<'a> Report<'a> {
                     "met": goal.met() })
         });
         let facts =
-            machine(&self.results.load_before).into_iter().map(|(name, value)| (name.to_owned(), value));
+            machine::facts(&self.results.load_before).into_iter().map(|(name, value)| (name.to_owned(), value));
         json!({
             "machine": facts.collect::<Map<_, _>>(),
             "contenders": contenders.collect::<Map<_, _>>(),
@@ -295,41 +295,4 @@ impl<'a> Report<'a> {
 
 fn megabytes(contender: &Contender) -> f64 {
     contender.size() as f64 / 1e6
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
-}
-
-/// The machine and its state.
-fn machine(load_before: &str) -> Vec<(&'static str, Value)> {
-    let cpus = read("/proc/cpuinfo");
-    let models: Vec<_> = cpus
-        .lines()
-        .filter_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name))
-        .collect();
-    vec![
-        ("kernel", json!(read("/proc/sys/kernel/osrelease"))),
-        ("CPU", json!(format!("{} x {}", models.len(), models.first().unwrap_or(&"unknown")))),
-        ("mitigations", json!(mitigations())),
-        ("load before", json!(load_before)),
-        ("load after", json!(read("/proc/loadavg"))),
-        ("mounts", json!(read("/proc/self/mountinfo").lines().count())),
-    ]
-}
-
-/// What costs every system call and every switch: the vulnerabilities this kernel works around.
-fn mitigations() -> String {
-    let Ok(entries) = fs::read_dir("/sys/devices/system/cpu/vulnerabilities") else {
-        return "unknown".into();
-    };
-    let mut active = Vec::new();
-    for entry in entries.flatten() {
-        let state = fs::read_to_string(entry.path()).unwrap_or_default();
-        if state.starts_with("Mitigation") {
-            active.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    active.sort();
-    if active.is_empty() { "none".into() } else { active.join(" ") }
 }

@@ -1,6 +1,7 @@
 //! `jug`: the verbs people know from Docker and Podman. One file per verb: its flags, then one call into the library.
 
 mod access;
+mod bench;
 mod changes;
 mod commit;
 mod completion;
@@ -68,6 +69,7 @@ pub struct Global {
 #[allow(clippy::large_enum_variant, reason = "there is one value, made once")]
 enum Verb {
     Attach(start::Attach),
+    Bench(bench::Bench),
     Commit(commit::Commit),
     Completion(completion::Completion),
     Create(run::Create),
@@ -108,6 +110,7 @@ impl Verb {
     fn perform(self, global: &Global) -> Result<u8> {
         match self {
             Verb::Attach(v) => v.perform(global),
+            Verb::Bench(v) => v.perform(global),
             Verb::Commit(v) => v.perform(global),
             Verb::Completion(v) => v.perform(),
             Verb::Create(v) => v.perform(global),

@@ -4,6 +4,7 @@
 //! The payload is a static program of one system call, so that what is measured is the runtime: a program with a C
 //! library would add its own start-up to everybody's time and bring the ratios closer together.
 
+use crate::seccomp;
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 use std::fs;
@@ -72,10 +73,17 @@ fn write_bundle(dir: &Path, spec: &Value) -> io::Result<PathBuf> {
     Ok(dir.to_owned())
 }
 
+/// The default spec and the seccomp profile, for bundles with another program.
+pub fn spec() -> io::Result<Value> {
+    let mut spec: Value = serde_json::from_str(SPEC)?;
+    spec["linux"]["seccomp"] = serde_json::from_str(PROFILE)?;
+    Ok(spec)
+}
+
 /// The profile as jug compiles it, so that floor and jug give the kernel the same work.
-fn compiled_profile() -> io::Result<Vec<u8>> {
+pub fn compiled_profile() -> io::Result<Vec<u8>> {
     let profile: LinuxSeccomp = serde_json::from_str(PROFILE)?;
-    let filter = jug::seccomp::compile(&profile, jug::seccomp::native()).map_err(io::Error::other)?;
+    let filter = seccomp::compile(&profile, seccomp::native()).map_err(io::Error::other)?;
     let mut bytes = Vec::with_capacity(filter.program.len() * 8);
     for instruction in &filter.program {
         bytes.extend(instruction.code.to_ne_bytes());

@@ -1,0 +1,145 @@
+//! Machines around the payload: the kernel, whether the processor's virtualization really boots it, and the smallest
+//! memory in which the payload comes up. It writes only to jug's cache.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::contender::{Contender, Kind, cached};
+use super::image::{Payload, Variant};
+use super::instance::World;
+use super::results::Class;
+use super::{place, progress};
+use crate::error::{Error, Result};
+
+#[derive(Clone)]
+pub struct Guest {
+    pub kernel: PathBuf,
+    pub initrd: PathBuf,
+    /// MiB.
+    pub memory: u32,
+}
+
+/// In which any kernel of Debian comes up.
+const PLENTY: u32 = 256;
+
+/// How long a boot may take before the accelerator counts as none.
+const KVM_PATIENCE: Duration = Duration::from_secs(12);
+
+/// Makes a contender with a kernel of its own ready, or says why it cannot be.
+pub fn prepare(contender: &mut Contender, world: &World, kernel: Option<&Path>, quick: bool) -> Result<()> {
+    let found = match (kernel, contender.kind) {
+        // It is its own kernel.
+        (_, Kind::UserModeLinux) => PathBuf::new(),
+        (Some(kernel), _) => kernel.to_owned(),
+        (None, _) => debian_kernel()?,
+    };
+    contender.guest = Some(Guest { kernel: found, initrd: world.image.initrd.clone(), memory: PLENTY });
+    choose_accelerator(contender, world)?;
+    let memory = smallest_memory(contender, world, if quick { 8 } else { 2 })?;
+    if let Some(guest) = &mut contender.guest {
+        guest.memory = memory;
+    }
+    Ok(())
+}
+
+/// A device that is there may still boot nothing (nested, or without nesting): only a boot tells.
+fn choose_accelerator(contender: &mut Contender, world: &World) -> Result<()> {
+    if !matches!(contender.kind, Kind::Qemu | Kind::CloudHypervisor) {
+        return Ok(());
+    }
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let known = format!("bench-accel-{}-{}", contender.name, boot.trim());
+    let works = match cached(&known).and_then(|found| fs::read_to_string(found.first()?).ok()) {
+        Some(answer) => answer == "kvm",
+        None => {
+            contender.class = Class::Hardware;
+            let device = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+            let works = device && world.start_within(contender, KVM_PATIENCE).is_ok();
+            place::check()?;
+            remember(&known, if works { "kvm" } else { "none" });
+            works
+        }
+    };
+    contender.class = if works { Class::Hardware } else { Class::Emulated };
+    if !works && contender.kind == Kind::CloudHypervisor {
+        return Err(Error::new("/dev/kvm boots no guest here").why("Cloud Hypervisor has no other accelerator"));
+    }
+    Ok(())
+}
+
+/// Halves the interval until it is `step` MiB wide. The answer holds for the same program, kernel and payload.
+fn smallest_memory(contender: &mut Contender, world: &World, step: u32) -> Result<u32> {
+    let known = format!("bench-memory-{:016x}", key(contender, step));
+    let cached = cached(&known).and_then(|found| fs::read_to_string(found.first()?).ok()?.parse().ok());
+    if let Some(memory) = cached {
+        return Ok(memory);
+    }
+    world.start(contender, Variant::of(Payload::Idle))?;
+    let (mut fails, mut passes) = (8, PLENTY);
+    while passes - fails > step {
+        let middle = (fails + (passes - fails) / 2).next_multiple_of(step.min(4));
+        if let Some(guest) = &mut contender.guest {
+            guest.memory = middle;
+        }
+        progress(format_args!("{}: does it come up in {middle} MiB?", contender.name));
+        let works = world.start(contender, Variant::of(Payload::Idle)).is_ok();
+        place::check()?;
+        if works { passes = middle } else { fails = middle }
+    }
+    remember(&known, &passes.to_string());
+    Ok(passes)
+}
+
+fn key(contender: &Contender, step: u32) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&contender.name, &contender.version, contender.class.words(), step).hash(&mut hasher);
+    if let Some(guest) = &contender.guest {
+        let size = |path: &Path| fs::metadata(path).map(|meta| meta.len()).unwrap_or(0);
+        (&guest.kernel, size(&guest.kernel), size(&guest.initrd)).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn cache() -> Option<PathBuf> {
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let dir = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?.join("jug");
+    fs::create_dir_all(&dir).ok()?;
+    Some(dir)
+}
+
+fn remember(name: &str, answer: &str) {
+    if let Some(cache) = cache() {
+        let _ = fs::write(cache.join(name), answer);
+    }
+}
+
+/// Debian's cloud kernel: of the cache (scripts/vm has one, of Debian 13), else fetched with apt-get into it.
+fn debian_kernel() -> Result<PathBuf> {
+    let there = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_file());
+    let known = ["bench-kernel", "vm-image-"].iter().filter_map(|prefix| cached(prefix)).flatten();
+    if let Some(kernel) = known.map(|dir| dir.join("kernel")).find(there) {
+        return Ok(kernel);
+    }
+    let missing = || {
+        Error::new("no kernel for a virtual machine")
+            .why("neither the cache nor apt-get has Debian's linux-image-cloud-amd64")
+            .next("name one with --kernel")
+    };
+    let dir = cache().ok_or_else(missing)?.join("bench-kernel");
+    progress("fetching Debian's cloud kernel");
+    let fetch = r#"set -e
+rm -rf "$1.new"; mkdir -p "$1.new"; cd "$1.new"
+package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p')
+apt-get -qq -o APT::Sandbox::User=root download "$package"
+dpkg-deb -x ./*.deb x; mv x/boot/vmlinuz-* kernel; rm -rf x ./*.deb
+rm -rf "$1"; mv "$1.new" "$1""#;
+    let output = Command::new("sh").args(["-c", fetch, "sh"]).arg(&dir).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(dir.join("kernel")),
+        Ok(output) => Err(missing().context(String::from_utf8_lossy(&output.stderr).trim())),
+        Err(_) => Err(missing()),
+    }
+}

@@ -1,0 +1,247 @@
+//! The one payload made ready for everybody: a root file system, bundles, the configs of others, and an initramfs. All
+//! hold the same bytes of the same program. It writes below the run's own directory, and must not start anything.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::bundle;
+use super::machine::read;
+
+/// What the payload does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Says that it is ready, and sleeps for ever.
+    Idle,
+    /// The same, with one request a second over the loopback device.
+    Light,
+    /// The same, with 16 MiB that it writes to once a second.
+    Touch,
+    /// Measures and ends.
+    Work,
+    /// Looks around and ends.
+    Probe,
+}
+
+impl Payload {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Light => "light",
+            Self::Touch => "touch",
+            Self::Work => "work",
+            Self::Probe => "probe",
+        }
+    }
+
+    /// The command line inside.
+    pub fn words(self) -> Vec<&'static str> {
+        let mut words = vec!["/payload", self.word()];
+        words.extend((self == Self::Work).then_some("/scratch"));
+        words
+    }
+}
+
+/// What an instance is asked to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    pub payload: Payload,
+    /// A network namespace of its own; always so for who has a kernel of its own.
+    pub network: bool,
+    /// A limit of memory, and so a memory cgroup.
+    pub memory: bool,
+}
+
+impl Variant {
+    pub fn of(payload: Payload) -> Self {
+        Self { payload, network: true, memory: false }
+    }
+
+    /// As results name it.
+    pub fn name(self) -> String {
+        let network = if self.network { "" } else { ", no network namespace" };
+        let memory = if self.memory { ", memory cgroup" } else { "" };
+        format!("{}{network}{memory}", self.payload.word())
+    }
+}
+
+pub struct Image {
+    pub dir: PathBuf,
+    /// seccomp's program, for who takes it compiled.
+    pub filter: PathBuf,
+    pub initrd: PathBuf,
+    rootfs: PathBuf,
+    /// On the disk and not in memory: what file operations are measured on.
+    disk: PathBuf,
+    /// The process that keeps the namespace in which a hybrid host has its memory cgroups.
+    holder: Option<String>,
+}
+
+impl Image {
+    pub fn make(dir: &Path, payload: &Path) -> io::Result<Self> {
+        let rootfs = dir.join("rootfs");
+        for at in ["dev", "proc", "run", "sys", "tmp", "usr", "scratch"] {
+            fs::create_dir_all(rootfs.join(at))?;
+        }
+        fs::write(rootfs.join("ready"), "")?;
+        let program = rootfs.join("payload");
+        fs::copy(payload, &program)?;
+        fs::set_permissions(&program, PermissionsExt::from_mode(0o755))?;
+        let filter = dir.join("filter");
+        fs::write(&filter, bundle::compiled_profile()?)?;
+        let initrd = dir.join("initrd");
+        fs::write(&initrd, initramfs(&fs::read(&program)?))?;
+        let disk = Path::new("/var/tmp").join(dir.file_name().unwrap_or_default());
+        let holder = Some(read(&dir.join("hybrid").to_string_lossy())).filter(|pid| !pid.is_empty());
+        Ok(Self { dir: dir.to_owned(), filter, initrd, rootfs, disk, holder })
+    }
+
+    /// The root file system: shared and read-only, or for the payload that writes an overlay with its upper on the disk.
+    pub fn root(&self, variant: Variant) -> PathBuf {
+        if variant.payload == Payload::Work { self.disk.join("merged") } else { self.rootfs.clone() }
+    }
+
+    pub fn payload(&self) -> PathBuf {
+        self.rootfs.join("payload")
+    }
+
+    /// Where the payload writes when it runs on the host: beside the overlay's upper directory.
+    pub fn native_scratch(&self) -> PathBuf {
+        self.disk.join("native")
+    }
+
+    /// Mounts the overlay; dropping the answer takes it away.
+    pub fn overlay(&self) -> io::Result<Overlay> {
+        for at in ["upper", "work", "merged", "native"] {
+            fs::create_dir_all(self.disk.join(at))?;
+        }
+        let overlay = Overlay(self.disk.clone());
+        let options = format!(
+            "lowerdir={},upperdir={disk}/upper,workdir={disk}/work",
+            self.rootfs.display(),
+            disk = self.disk.display()
+        );
+        let mut mount = std::process::Command::new("mount");
+        let status = mount.args(["-t", "overlay", "-o", &options, "overlay"]).arg(self.disk.join("merged")).status()?;
+        if status.success() { Ok(overlay) } else { Err(io::Error::other(format!("mount -t overlay: {status}"))) }
+    }
+
+    /// The bundle of a variant, written once: instances share it, as their ids name their cgroups.
+    pub fn bundle(&self, variant: Variant) -> io::Result<PathBuf> {
+        let dir = self.dir.join("bundles").join(variant.name().replace([',', ' '], "-"));
+        let config = dir.join("config.json");
+        if fs::metadata(&config).is_ok() {
+            return Ok(dir);
+        }
+        let mut spec = bundle::spec()?;
+        spec["root"] = json!({ "path": self.root(variant), "readonly": variant.payload != Payload::Work });
+        spec["process"]["args"] = json!(variant.payload.words());
+        if !variant.network
+            && let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut()
+        {
+            namespaces.retain(|namespace| namespace["type"] != "network");
+        }
+        if variant.memory {
+            spec["linux"]["resources"] = json!({ "memory": { "limit": 128 << 20 } });
+        }
+        fs::create_dir_all(&dir)?;
+        let new = dir.join("new");
+        fs::write(&new, serde_json::to_vec(&spec)?)?;
+        fs::rename(&new, &config)?;
+        Ok(dir)
+    }
+
+    /// The config of a container of LXC.
+    pub fn lxc(&self, id: &str, variant: Variant, fifo: &Path) -> io::Result<PathBuf> {
+        let file = self.dir.join(format!("{id}.lxc"));
+        let (root, fifo) = (self.root(variant), fifo.display());
+        let lines = [
+            format!("lxc.rootfs.path = dir:{}", root.display()),
+            format!("lxc.uts.name = {id}"),
+            "lxc.net.0.type = empty".into(),
+            "lxc.mount.auto = proc:mixed sys:ro".into(),
+            format!("lxc.mount.entry = {fifo} ready none bind 0 0"),
+            "lxc.console.path = none".into(),
+            "lxc.pty.max = 0".into(),
+            format!("lxc.init.cmd = {} /ready", variant.payload.words().join(" ")),
+            String::new(),
+        ];
+        fs::write(&file, lines.join("\n"))?;
+        Ok(file)
+    }
+
+    /// Words before a command line that shall see the host's v1 hierarchies.
+    pub fn before(&self, variant: Variant) -> Vec<OsString> {
+        let Some(holder) = self.holder.as_ref().filter(|_| variant.memory) else { return Vec::new() };
+        vec!["nsenter".into(), format!("--mount=/proc/{holder}/ns/mnt").into()]
+    }
+
+    /// The same for an instance by its id, as [`super::instance`] makes them.
+    pub fn hybrid_of(&self, id: &str) -> Option<Vec<OsString>> {
+        let memory = id.contains("-m");
+        Some(self.before(Variant { memory, ..Variant::of(Payload::Idle) })).filter(|before| !before.is_empty())
+    }
+}
+
+/// A mounted overlay with its directory on the disk.
+pub struct Overlay(PathBuf);
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.join("merged")).status();
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The smallest initramfs around a program: Documentation/driver-api/early-userspace/buffer-format.rst, "newc".
+fn initramfs(program: &[u8]) -> Vec<u8> {
+    const DIRECTORY: u32 = 0o040_755;
+    let mut archive = Vec::new();
+    for dir in ["dev", "proc", "sys", "scratch"] {
+        entry(&mut archive, dir, DIRECTORY, [0, 0], &[]);
+    }
+    // Without it init has no output: console_on_rootfs().
+    entry(&mut archive, "dev/console", 0o020_600, [5, 1], &[]);
+    entry(&mut archive, "init", 0o100_755, [0, 0], program);
+    entry(&mut archive, "TRAILER!!!", 0, [0, 0], &[]);
+    archive
+}
+
+fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, device: [u32; 2], bytes: &[u8]) {
+    let number = archive.len() as u32;
+    let [major, minor] = device;
+    let fields = [number, mode, 0, 0, 1, 0, bytes.len() as u32, 0, 0, major, minor, name.len() as u32 + 1, 0];
+    archive.extend(b"070701");
+    for field in fields {
+        archive.extend(format!("{field:08x}").bytes());
+    }
+    archive.extend(name.bytes());
+    archive.push(0);
+    archive.resize(archive.len().next_multiple_of(4), 0);
+    archive.extend(bytes);
+    archive.resize(archive.len().next_multiple_of(4), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    /// Another reader of the format finds what was written.
+    #[test]
+    fn cpio_reads_the_initramfs() {
+        let mut cpio = Command::new("busybox");
+        cpio.args(["cpio", "-t"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let Ok(mut child) = cpio.spawn() else {
+            let _ = writeln!(std::io::stderr(), "SKIP cpio_reads_the_initramfs: no busybox here");
+            return;
+        };
+        child.stdin.take().expect("a pipe").write_all(&super::initramfs(b"12345")).expect("write");
+        let names = String::from_utf8(child.wait_with_output().expect("wait").stdout).expect("text");
+        assert_eq!(names, "dev\nproc\nsys\nscratch\ndev/console\ninit\n");
+    }
+}

@@ -1,0 +1,96 @@
+//! How close to native the payload runs, what it sees of the kernel, and what it can reach of it. The payload measures;
+//! this asks it in every contender in turn, and on the host.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::contender::Contender;
+use super::image::{Payload, Variant};
+use super::instance::{World, answer_in};
+use super::results::{Class, NATIVE, Probe};
+use super::stats::Dice;
+use super::{measure, place, progress};
+use crate::error::{Error, Result};
+
+/// By contender, then figure.
+pub type Figures = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
+
+/// `rounds` passes through all contenders in random order. Emulated machines take no part: they have no speed.
+pub fn measure(world: &World, all: &[Contender], rounds: usize, dice: &mut Dice) -> Result<Figures> {
+    let overlay = world.image.overlay().map_err(|why| Error::new(format!("a root file system to write to: {why}")))?;
+    let mut figures = Figures::new();
+    let able = all.iter().filter(|contender| contender.class != Class::Emulated);
+    let mut turns: Vec<Option<&Contender>> = able.map(Some).chain([None]).collect();
+    for _ in 0..rounds {
+        dice.shuffle(&mut turns);
+        for turn in &turns {
+            let name = turn.map_or(NATIVE, |contender| contender.name.as_str());
+            let answer = match turn {
+                Some(contender) => world.ask(contender, Variant::of(Payload::Work)),
+                None => native(world, Payload::Work),
+            };
+            measure::reap();
+            place::check()?;
+            match answer {
+                Ok(answer) => keep(figures.entry(name.to_owned()).or_default(), &answer),
+                Err(error) => progress(error),
+            }
+        }
+    }
+    drop(overlay);
+    Ok(figures)
+}
+
+fn keep(row: &mut BTreeMap<String, Vec<f64>>, answer: &Value) {
+    for (name, figure) in answer.as_object().into_iter().flatten() {
+        row.entry(name.clone()).or_default().extend(figure.as_f64());
+    }
+}
+
+/// What the payload sees and reaches in one contender, or on the host.
+pub fn probe(world: &World, contender: Option<&Contender>) -> Result<Probe> {
+    let answer = match contender {
+        Some(contender) => world.ask(contender, Variant::of(Payload::Probe)),
+        None => native(world, Payload::Probe),
+    };
+    measure::reap();
+    serde_json::from_value(answer?).map_err(|why| Error::new(format!("the payload's answer: {why}")))
+}
+
+/// The payload on the host, in the run's own mount namespace.
+fn native(world: &World, payload: Payload) -> Result<Value> {
+    let failed = |why: std::io::Error| Error::new(format!("the payload on the host: {why}"));
+    let mut command = Command::new(world.image.payload());
+    command.arg(payload.word()).args((payload == Payload::Work).then(|| world.image.native_scratch()));
+    let output = command.output().map_err(failed)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    answer_in(text.lines().find(|line| line.contains("jug-bench {")).unwrap_or_default())
+}
+
+/// How many system calls of the host's kernel the payload reached, of how many there are: those that answered it as they
+/// answered it on the host. Of who has a kernel of its own, none of the host's answers the payload.
+pub fn reachable(class: Class, probe: &Probe, native: &Probe) -> (usize, usize) {
+    let there = native.calls.iter().filter(|errno| **errno != libc::ENOSYS).count();
+    if class.has_own_kernel() {
+        return (0, there);
+    }
+    let refused = |errno: i32| [libc::EPERM, libc::ENOSYS, libc::EACCES, -libc::SIGSYS].contains(&errno);
+    let pairs = probe.calls.iter().zip(&native.calls);
+    let reached = pairs.filter(|(here, native)| **native != libc::ENOSYS && (!refused(**here) || here == native));
+    (reached.count(), there)
+}
+
+/// What of the host's remains with the payload. A boot id that differs is no kernel of one's own: some write another.
+pub fn shared(class: Class, probe: &Probe, native: &Probe) -> Vec<&'static str> {
+    let same = |a: &str, b: &str| !a.is_empty() && a == b;
+    let mut shared = Vec::new();
+    if !class.has_own_kernel() {
+        shared.extend(["kernel", "page cache", "clock"]);
+        shared.extend((!probe.loadavg.is_empty()).then_some("load average"));
+        shared.extend(same(&probe.memory, &native.memory).then_some("size of memory"));
+        shared.extend(same(&probe.boot_id, &native.boot_id).then_some("boot id"));
+    }
+    shared
+}

@@ -1,0 +1,177 @@
+//! The calls of the kernel that Rust's library has no word for. The only file of the payload with `unsafe` code. It must
+//! not decide anything.
+
+use std::ffi::CString;
+
+/// Waits for ever.
+pub fn pause() -> ! {
+    loop {
+        // SAFETY: pause(2) has no argument.
+        unsafe { libc::pause() };
+    }
+}
+
+/// fork(2), for a process with one thread: the child may do what it likes.
+pub fn fork() -> i32 {
+    // SAFETY: the payload has one thread, so the child finds no lock held.
+    unsafe { libc::fork() }
+}
+
+/// Ends the process at once, without the exit handlers that it inherited.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: _exit(2) takes any number.
+    unsafe { libc::_exit(code) }
+}
+
+/// How a child ended: its exit code, or minus the signal.
+pub fn wait(pid: i32) -> i32 {
+    let mut status = 0;
+    // SAFETY: `status` outlives the call.
+    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
+}
+
+/// What `deed` answers in a child of its own that is ended after a second: its exit code, or minus the signal.
+pub fn in_child(deed: impl FnOnce() -> i32) -> i32 {
+    match fork() {
+        0 => {
+            // SAFETY: alarm(2) and setsid(2) take plain numbers. A session of its own, so that no call meets a terminal.
+            unsafe {
+                libc::setsid();
+                libc::alarm(1);
+            }
+            exit(deed());
+        }
+        pid if pid > 0 => wait(pid),
+        _ => -1,
+    }
+}
+
+/// Any system call with all arguments -1: bad addresses, bad descriptors, bad flags. The error number, 0 for success.
+/// For a child that ends right after.
+pub fn call_with_nonsense(number: i64) -> i32 {
+    // SAFETY: -1 is an address that no process can have, so the kernel writes nothing here; the caller is a child that
+    // does nothing more.
+    match unsafe { libc::syscall(number, -1i64, -1i64, -1i64, -1i64, -1i64, -1i64) } {
+        -1 => errno(),
+        _ => 0,
+    }
+}
+
+/// A system call with plain numbers; whether it succeeds.
+pub fn call(number: i64, arguments: [i64; 5]) -> bool {
+    let [a, b, c, d, e] = arguments;
+    // SAFETY: the callers in probe.rs hand in flags and descriptors only, or addresses of literals that live for ever.
+    unsafe { libc::syscall(number, a, b, c, d, e) >= 0 }
+}
+
+pub fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// The cheapest system call there is.
+pub fn get_parent() {
+    // SAFETY: getppid(2) has no argument and cannot fail.
+    unsafe { libc::syscall(libc::SYS_getppid) };
+}
+
+/// Stays on one CPU, so that two processes have to be switched.
+pub fn stay_on_one_cpu() {
+    // SAFETY: the set is plain bits, made of zeroes, and outlives the call.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(libc::sched_getcpu().max(0) as usize, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
+    }
+}
+
+/// Maps `pages` of fresh memory, writes to each, and unmaps them.
+pub fn fault_in(pages: usize) {
+    let size = pages * 4096;
+    // SAFETY: the mapping is private, new, and of `size` bytes; nothing else knows of it.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let at = libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if at == libc::MAP_FAILED {
+            return;
+        }
+        libc::madvise(at, size, libc::MADV_NOHUGEPAGE);
+        for page in 0..pages {
+            at.cast::<u8>().add(page * 4096).write_volatile(1);
+        }
+        libc::munmap(at, size);
+    }
+}
+
+/// A pipe: the end to read from and the one to write to.
+pub fn pipe() -> std::io::Result<(std::io::PipeReader, std::io::PipeWriter)> {
+    std::io::pipe()
+}
+
+/// mount(2) of a kernel's file system.
+pub fn mount(kind: &str, at: &str) -> bool {
+    let _ = std::fs::create_dir_all(at);
+    let (Ok(kind), Ok(at)) = (CString::new(kind), CString::new(at)) else { return false };
+    // SAFETY: both strings outlive the call; no data.
+    unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) == 0 }
+}
+
+/// From here on no mount of this namespace reaches another one.
+pub fn keep_mounts_here() -> bool {
+    let none = std::ptr::null();
+    // SAFETY: a literal and no other strings: mount(2) of a change of propagation.
+    unsafe { libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0 }
+}
+
+/// What a machine needs before the payload can live as its init.
+pub fn begin_machine() {
+    mount("proc", "/proc");
+    mount("sysfs", "/sys");
+    mount("devtmpfs", "/dev");
+    find_console();
+    let mut modules: Vec<_> =
+        std::fs::read_dir("/modules").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    modules.sort();
+    for module in modules {
+        use std::os::fd::AsRawFd as _;
+        let Ok(file) = std::fs::File::open(&module) else { continue };
+        // SAFETY: an open file, an empty string of parameters, no flags: finit_module(2).
+        unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+    }
+    bring_up_loopback();
+}
+
+/// An output, where the kernel could open no console for init: user-mode Linux has its first terminal only.
+fn find_console() {
+    // SAFETY: write(2), open(2) and dup2(2) of a literal and numbers; nothing is open that this could close.
+    unsafe {
+        if libc::write(1, c"\n".as_ptr().cast(), 1) < 1 {
+            let console = libc::open(c"/dev/tty0".as_ptr(), libc::O_WRONLY | libc::O_NOCTTY);
+            libc::dup2(console, 1);
+            libc::dup2(console, 2);
+        }
+    }
+}
+
+fn bring_up_loopback() {
+    // SAFETY: ifreq is plain data; the name is "lo" and zeroes; ioctl(2) reads it and writes nothing: netdevice(7).
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
+        libc::ioctl(socket, libc::SIOCSIFFLAGS as _, &raw const request);
+        libc::close(socket);
+    }
+}
+
+/// Switches the machine off. Under `-no-reboot` a restart ends a virtual machine, and needs no ACPI.
+pub fn end_machine() {
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+    // SAFETY: reboot(2) by init of a machine that was made for this program.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_AUTOBOOT);
+    }
+}

@@ -1,0 +1,99 @@
+//! jug-payload: the one program that `jug bench` runs in every contender: the process of a container, and the init of a
+//! virtual machine or of user-mode Linux. Static, so that it brings its own C library everywhere.
+//!
+//!     jug-payload idle|light|touch [FIFO]    says `jug-bench ready` (into FIFO, if named), then lives until it is killed
+//!     jug-payload work DIR [FIFO]            measures the machine that it sees, and says one JSON line
+//!     jug-payload probe [FIFO]               what it sees of the kernel and can reach of it: one JSON line
+//!
+//! As /init it first mounts proc and sys, loads what lies in /modules and brings up the loopback device; after `work`
+//! and `probe` it switches the machine off. It has C's main, so that an idle instance holds no memory for a runtime
+//! that it does not use. It must not need anything but the kernel below it.
+#![no_main]
+
+mod kernel;
+mod probe;
+mod work;
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+/// How much `touch` holds, in MiB: what a small service in a language with a runtime has resident.
+const TOUCHED: usize = 16;
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> libc::c_int {
+    let words: Vec<String> = std::env::args().collect();
+    let word = |at: usize| words.get(at).map_or("", String::as_str);
+    let init = word(0) == "/init";
+    if init {
+        kernel::begin_machine();
+    }
+    match word(1) {
+        "idle" => ready(word(2)).map_or(1, |()| kernel::pause()),
+        "light" => light(word(2)),
+        "touch" => touch(word(2)),
+        "work" => say(&work::all(word(2)), word(3)),
+        "probe" => say(&probe::all(), word(2)),
+        _ => {
+            eprintln!("usage: jug-payload idle|light|touch [FIFO] | work DIR | probe");
+            return 2;
+        }
+    };
+    if init {
+        kernel::end_machine();
+    }
+    0
+}
+
+/// The answer, in a line of its own.
+fn say(json: &str, fifo: &str) -> libc::c_int {
+    i32::from(write(fifo, &format!("\njug-bench {json}\n")).is_err())
+}
+
+/// To the output, or into a FIFO where the contender keeps the output.
+fn write(fifo: &str, text: &str) -> std::io::Result<()> {
+    if fifo.is_empty() {
+        return std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+    }
+    std::fs::OpenOptions::new().write(true).open(fifo)?.write_all(text.as_bytes())
+}
+
+/// The readiness marker: one line, in one write. A serial line gets a line end before it, after whatever the kernel
+/// has left there.
+fn ready(fifo: &str) -> std::io::Result<()> {
+    write(fifo, "\njug-bench ready\n")
+}
+
+/// One request a second over the loopback device.
+fn light(fifo: &str) -> libc::c_int {
+    let Ok(listener) = TcpListener::bind("127.0.0.1:0") else { return 1 };
+    let Ok(address) = listener.local_addr() else { return 1 };
+    if ready(fifo).is_err() {
+        return 1;
+    }
+    let mut buffer = [0; 512];
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let Ok(mut client) = TcpStream::connect(address) else { continue };
+        let Ok((mut served, _)) = listener.accept() else { continue };
+        let _ = client.write_all(b"GET / HTTP/1.0\r\n\r\n").and_then(|()| served.read(&mut buffer).map(drop));
+        let _ = served.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello").and_then(|()| client.read(&mut buffer).map(drop));
+    }
+}
+
+/// Holds memory and writes to all of it once a second.
+fn touch(fifo: &str) -> libc::c_int {
+    let mut memory = vec![0u8; TOUCHED << 20];
+    let mut round = 0u8;
+    loop {
+        round = round.wrapping_add(1);
+        for page in memory.chunks_mut(4096) {
+            page[0] = round;
+        }
+        if round == 1 && ready(fifo).is_err() {
+            return 1;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}

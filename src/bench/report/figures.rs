@@ -1,0 +1,138 @@
+//! The figures of a report, drawn from the samples: one place, so that terminal, page and comparison say the same.
+
+use crate::bench::results::{Growth, IDLE, NATIVE, Named, Point, Results};
+use crate::bench::stats::{self, Line};
+
+/// What a program that idles costs on top, in KiB for one more instance: MemTotal - MemAvailable over N.
+pub fn memory_line(growth: &Growth) -> Option<Line> {
+    line(growth, |point| point.used)
+}
+
+/// The same by what the kernel and the processes own up to: Slab, KernelStack, PageTables, Percpu, and the sum of Pss.
+pub fn accounted_line(growth: &Growth) -> Option<Line> {
+    line(growth, |point| point.kernel() + point.pss + point.state)
+}
+
+/// The contender's own processes and files.
+pub fn own_line(growth: &Growth) -> Option<Line> {
+    line(growth, |point| point.own + point.state)
+}
+
+/// The kernel's part.
+pub fn kernel_line(growth: &Growth) -> Option<Line> {
+    line(growth, Point::kernel)
+}
+
+/// Without the machine as it was before the first instance, which brings what all of them share.
+fn line(growth: &Growth, of: impl Fn(&Point) -> f64) -> Option<Line> {
+    let points: Vec<_> =
+        growth.points.iter().filter(|point| point.n > 0).map(|point| (point.n as f64, of(point))).collect();
+    stats::regression(&points)
+}
+
+/// Idle instances in a GiB of memory.
+pub fn per_gib(line: &Line) -> f64 {
+    (1 << 20) as f64 / line.slope.max(f64::MIN_POSITIVE)
+}
+
+/// The idle growth of one contender.
+pub fn idle<'r>(results: &'r Results, name: &str) -> Option<&'r Growth> {
+    results.growth.get(IDLE)?.get(name)
+}
+
+/// Contenders with a kernel of their own and their line, to which the others are a ratio.
+pub fn machines(results: &Results) -> Vec<(&Named, Line)> {
+    let own = results.contenders.iter().filter(|contender| contender.class.has_own_kernel());
+    own.filter_map(|contender| Some((contender, memory_line(idle(results, &contender.name)?)?))).collect()
+}
+
+/// What a figure of the payload is called, and its unit. MB/s are better the more they are.
+pub fn overhead_words(figure: &str) -> (&'static str, &'static str) {
+    match figure {
+        "cpu_ns" => ("a multiplication", "ns"),
+        "syscall_ns" => ("a system call", "ns"),
+        "fault_ns" => ("a page fault", "ns"),
+        "fork_ns" => ("fork and wait", "ns"),
+        "switch_ns" => ("a context switch", "ns"),
+        "create_ns" => ("create, write, remove a file", "ns"),
+        "write_mb_s" => ("write a file", "MB/s"),
+        "read_mb_s" => ("read a file", "MB/s"),
+        "loopback_trip_ns" => ("loopback, there and back", "ns"),
+        "loopback_mb_s" => ("loopback throughput", "MB/s"),
+        _ => ("an unknown figure", "?"),
+    }
+}
+
+/// The figures in the order of reports.
+pub const OVERHEAD: [&str; 10] = [
+    "cpu_ns", "syscall_ns", "fault_ns", "switch_ns", "fork_ns", "create_ns", "write_mb_s", "read_mb_s",
+    "loopback_trip_ns", "loopback_mb_s",
+];
+
+/// How many times the native cost a contender has; the same direction for times and rates: above 1 is worse.
+pub fn overhead_ratio(results: &Results, name: &str, figure: &str) -> Option<f64> {
+    let median = |who: &str| stats::median(results.overhead.get(who)?.get(figure)?);
+    let (here, native) = (median(name)?, median(NATIVE)?);
+    Some(if figure.ends_with("mb_s") { native / here } else { here / native })
+}
+
+/// The sentence that stands above every report: what the density is paid with.
+pub fn headline(results: &Results) -> String {
+    let native = results.probes.get(NATIVE);
+    let reach = |name: &str| {
+        let (reached, all) = crate::bench::overhead::reachable(results.named(name)?.class, results.probes.get(name)?, native?);
+        Some((reached, all))
+    };
+    let os_level: Vec<(String, (usize, usize))> = results
+        .contenders
+        .iter()
+        .filter(|contender| !contender.class.has_own_kernel())
+        .filter_map(|contender| Some((contender.name.clone(), reach(&contender.name)?)))
+        .collect();
+    let mut text = String::from(
+        "Not the same isolation: containers share the host's kernel, and a fault in it is a way out",
+    );
+    if let Some((name, (reached, all))) = os_level.first() {
+        text += &format!("; under {name} the payload reaches {reached} of its {all} system calls");
+    }
+    let machine = results.contenders.iter().find(|contender| contender.class.has_own_kernel());
+    text += match machine {
+        Some(machine) if reach(&machine.name).is_some_and(|(reached, _)| reached == 0) => {
+            ", and in a machine of its own none: there the virtual devices and the monitor stand between."
+        }
+        _ => ". A virtual machine has a kernel of its own, and its devices and monitor stand between.",
+    };
+    text
+}
+
+/// A figure with three digits that count.
+pub fn short(figure: f64) -> String {
+    match figure.abs() {
+        x if x >= 100.0 => group(figure.round() as i64),
+        x if x >= 10.0 => format!("{figure:.1}"),
+        _ => format!("{figure:.2}"),
+    }
+}
+
+/// Thousands apart.
+fn group(number: i64) -> String {
+    let digits = number.abs().to_string();
+    let mut text = String::from(if number < 0 { "-" } else { "" });
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_well() {
+        assert_eq!([short(1_234_567.8), short(-1000.0), short(99.94), short(0.123)], ["1,234,568", "-1,000", "99.9", "0.12"]);
+    }
+}

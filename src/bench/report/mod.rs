@@ -1,0 +1,168 @@
+//! What was measured, for people: a summary for the terminal and one page for the browser. It only reads results; the
+//! difference in isolation stands above both.
+
+pub mod figures;
+mod page;
+mod plot;
+
+use std::fmt::Write as _;
+
+pub use page::page;
+
+use super::overhead;
+use super::results::{Class, NATIVE, Results, SERIAL};
+use super::stats::percentile;
+use figures::short;
+
+/// The terminal's report.
+pub fn summary(results: &Results) -> String {
+    let mut text = format!("{}\n\n", figures::headline(results));
+    let fact = |name: &str| results.machine.get(name).map_or("?".into(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    let _ = writeln!(text, "{}, {}, {} MiB, load before {}", fact("kernel"), fact("CPU"), fact("memory, MiB"), fact("load before"));
+    density(&mut text, results);
+    starts(&mut text, results);
+    overheads(&mut text, results);
+    teardowns(&mut text, results);
+    for left in &results.left_out {
+        let _ = writeln!(text, "left out: {}: {}", left.name, left.why);
+    }
+    text
+}
+
+fn density(text: &mut String, results: &Results) {
+    for (variant, rows) in &results.growth {
+        let _ = writeln!(text, "\nMemory of one more instance: {variant}");
+        let _ = writeln!(
+            text,
+            "{:<18} {:>6} {:>12} {:>23} {:>8} {:>12} {:>10}",
+            "", "N", "KiB each", "95 % interval", "R²", "accounted", "per GiB"
+        );
+        for contender in &results.contenders {
+            let Some(growth) = rows.get(&contender.name) else { continue };
+            let n = growth.points.last().map_or(0, |point| point.n);
+            let Some(line) = figures::memory_line(growth) else {
+                let _ = writeln!(text, "{:<18} {n:>6} too few points for a line; {}", contender.name, growth.stopped);
+                continue;
+            };
+            let accounted = figures::accounted_line(growth).map_or(f64::NAN, |line| line.slope);
+            let interval = format!("{} to {}", short(line.low), short(line.high));
+            let _ = writeln!(
+                text,
+                "{:<18} {n:>6} {:>12} {interval:>23} {:>8.4} {:>12} {:>10}",
+                contender.name,
+                short(line.slope),
+                line.r2,
+                short(accounted),
+                short(figures::per_gib(&line)),
+            );
+        }
+    }
+    for (machine, line) in figures::machines(results) {
+        let others = results.contenders.iter().filter(|contender| !contender.class.has_own_kernel());
+        let ratios = others.filter_map(|contender| {
+            let own = figures::memory_line(figures::idle(results, &contender.name)?)?;
+            Some(format!("{} {}", contender.name, short(line.slope / own.slope)))
+        });
+        let ratios: Vec<String> = ratios.collect();
+        if !ratios.is_empty() {
+            let memory = machine.memory_mib.map_or_else(String::new, |mib| format!(" in {mib} MiB"));
+            let _ = writeln!(
+                text,
+                "Idle instances for one {}{memory} ({}): {}",
+                machine.name,
+                machine.class.words(),
+                ratios.join(", ")
+            );
+        }
+    }
+}
+
+fn starts(text: &mut String, results: &Results) {
+    for (manner, rows) in &results.starts {
+        let _ = writeln!(text, "\nStart until the payload's word, ms: {manner}");
+        let _ = writeln!(
+            text,
+            "{:<18} {:>6} {:>9} {:>9} {:>9} {:>9} {:>10} {:>8}",
+            "", "starts", "p50", "p90", "p99", "CPU p50", "per s", "failures"
+        );
+        for contender in &results.contenders {
+            let Some(row) = rows.get(&contender.name) else { continue };
+            let wall = |percent| percentile(&row.wall_ms, percent).map_or("-".into(), short);
+            let rate = row.wall_ms.len() as f64 / row.seconds.max(1e-9);
+            let _ = writeln!(
+                text,
+                "{:<18} {:>6} {:>9} {:>9} {:>9} {:>9} {:>10} {:>8}",
+                contender.name,
+                row.wall_ms.len(),
+                wall(50.0),
+                wall(90.0),
+                wall(99.0),
+                percentile(&row.cpu_ms, 50.0).map_or("-".into(), short),
+                if manner == SERIAL || row.cpu_ms.is_empty() { short(rate) } else { "-".into() },
+                row.failures
+            );
+        }
+    }
+}
+
+fn overheads(text: &mut String, results: &Results) {
+    if !results.overhead.is_empty() {
+        let _ = writeln!(text, "\nTimes the native cost (1 is native, more is worse)");
+        for figure in figures::OVERHEAD {
+            let (words, unit) = figures::overhead_words(figure);
+            let native = results.overhead.get(NATIVE).and_then(|row| percentile(row.get(figure)?, 50.0));
+            let _ = write!(text, "{words:<30} native {:>9} {unit:<5}", native.map_or("-".into(), short));
+            for contender in &results.contenders {
+                if let Some(ratio) = figures::overhead_ratio(results, &contender.name, figure) {
+                    let _ = write!(text, "  {} {ratio:.2}", contender.name);
+                }
+            }
+            text.push('\n');
+        }
+        for contender in results.contenders.iter().filter(|contender| contender.class == Class::Emulated) {
+            let _ = writeln!(text, "{} is emulated (TCG): it has no figure of speed", contender.name);
+        }
+    }
+    let Some(native) = results.probes.get(NATIVE) else { return };
+    let _ = writeln!(text, "\nWhat the payload reaches and sees");
+    for contender in &results.contenders {
+        let Some(probe) = results.probes.get(&contender.name) else { continue };
+        let (reached, all) = overhead::reachable(contender.class, probe, native);
+        let seen = probe.features.values().filter(|seen| **seen).count();
+        let shared = overhead::shared(contender.class, probe, native);
+        let _ = writeln!(
+            text,
+            "{:<18} {reached:>3} of {all} system calls of the host, {seen:>2} of {} features, shared: {}",
+            contender.name,
+            probe.features.len(),
+            if shared.is_empty() { "none of the host's".into() } else { shared.join(", ") }
+        );
+    }
+}
+
+fn teardowns(text: &mut String, results: &Results) {
+    for (variant, rows) in &results.growth {
+        let _ = writeln!(text, "\nThe way back to nothing: {variant}");
+        for contender in &results.contenders {
+            let Some(way) = rows.get(&contender.name).map(|growth| &growth.teardown) else { continue };
+            let baseline = way.baseline_seconds.map_or_else(
+                || {
+                    format!(
+                        "left: {} processes, {} cgroups, {} dying cgroups, {} mounts",
+                        way.processes, way.cgroups, way.dying_cgroups, way.mounts
+                    )
+                },
+                |seconds| format!("nothing left after {seconds:.1} s"),
+            );
+            let _ = writeln!(
+                text,
+                "{:<18} {:>5} removed in {:>6.2} s, {:>8} ms CPU; {baseline}",
+                contender.name,
+                way.n,
+                way.seconds,
+                short(way.cpu_ms)
+            );
+        }
+    }
+    text.push('\n');
+}

@@ -1,0 +1,93 @@
+//! `jug bench`: flags, then one call.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::bench::{self, compare};
+use crate::cli::engine::Global;
+use crate::error::{Error, Result};
+
+/// What shall be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    /// How quick starts are: serial, spaced, four at a time
+    Start,
+    /// How many fit, what each costs in memory, and the way back to nothing
+    Density,
+    /// How close to native, and what the payload sees and reaches of the kernel
+    Overhead,
+    /// The way back to nothing: what is left of N instances, and when it is gone (grows as density does)
+    Teardown,
+    /// All of it
+    All,
+    /// Whether two results differ by more than chance: jug bench compare A.json B.json
+    Compare,
+}
+
+/// Measure what containers cost on this machine, against virtual machines and other runtimes.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// What to measure, or `compare`
+    subject: Subject,
+    /// For `compare`: two results.json, or the directories that hold them
+    #[arg(value_name = "RESULTS")]
+    files: Vec<PathBuf>,
+    /// Contenders, with commas between: NAME or NAME=PROGRAM [default: all that are installed]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    against: Vec<String>,
+    /// The static program that every contender runs [default: jug-payload beside jug]
+    #[arg(long, value_name = "FILE")]
+    payload: Option<PathBuf>,
+    /// The kernel of virtual machines [default: Debian's cloud kernel, fetched once]
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// The most instances at a time [default: 1000, or 100 with --quick]
+    #[arg(long)]
+    n: Option<usize>,
+    /// A look: about three minutes
+    #[arg(long)]
+    quick: bool,
+    /// Where results.json and report.html go; an interrupted run goes on there
+    #[arg(long, value_name = "DIR", default_value = "jug-bench")]
+    out: PathBuf,
+    /// Seconds for one start; a virtual machine gets three times that
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    timeout: u64,
+    /// Percent of memory that stays available
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+    keep_free: f64,
+    /// The order of everything random
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl Bench {
+    pub fn perform(self, _global: &Global) -> Result<u8> {
+        if self.subject == Subject::Compare {
+            let [a, b] = self.files.as_slice() else {
+                return Err(Error::new("compare wants two results").next("jug bench compare A.json B.json"));
+            };
+            return compare::perform(a, b);
+        }
+        if let Some(file) = self.files.first() {
+            return Err(Error::new(format!("unexpected argument {:?}", file.display().to_string()))
+                .next("only compare takes files"));
+        }
+        let wants = |subject| self.subject == subject || self.subject == Subject::All;
+        bench::perform(&bench::Options {
+            start: wants(Subject::Start),
+            density: wants(Subject::Density) || wants(Subject::Teardown),
+            overhead: wants(Subject::Overhead),
+            against: self.against,
+            payload: self.payload,
+            kernel: self.kernel,
+            n: self.n,
+            quick: self.quick,
+            out: self.out,
+            timeout: self.timeout,
+            keep_free: self.keep_free,
+            seed: self.seed,
+        })
+    }
+}
