@@ -63,9 +63,10 @@ fn a_pull_is_killed_at_any_instant() {
         if dice.below(3) > 0 {
             continue;
         }
-        shop.ok(&["pull", &layout]);
+        shop.ok(&["pull", &format!("{layout}:jug/killed:1")]);
         shop.is_whole();
         assert_eq!(shop.trees(), clean.trees(), "round {round}");
+        shop.ok(&["image", "prune", "--force"]);
         for directory in ["staging", "leases", "trash"] {
             assert_eq!(shop.list(directory), [""; 0], "round {round}: left in {directory}");
         }
