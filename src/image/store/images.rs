@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{LONGEST_RECORD, Store};
 use crate::error::{Error, Result};
 use crate::image::digest;
+use crate::image::hello;
 use crate::image::reference::{Reference, is_short};
 use crate::sys::process;
 
@@ -159,7 +160,7 @@ impl Store {
     }
 
     /// The image that people mean: by name (with Docker's defaults, else of this machine, `localhost/NAME`), by name and
-    /// digest, by id or by the beginning of one.
+    /// digest, by id or by the beginning of one. The image that jug carries is put there when it is asked for.
     pub fn find(&self, text: &str) -> Result<Image> {
         self.find_named(text).map(|(image, _)| image)
     }
@@ -185,6 +186,7 @@ impl Store {
                 let id = self.read::<Record>(&format!("images/{id}"))?.ok_or_else(|| unknown(text))?;
                 Ok((self.look(id, &names)?, None))
             }
+            [] if hello::is_meant(text) => Ok((hello::bring(self)?, self.named(hello::NAME)?)),
             [] => Err(unknown(text)),
             several => Err(Error::new(format!("{text} is the beginning of {} image ids", several.len()))),
         }
