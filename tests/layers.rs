@@ -53,3 +53,358 @@ fn the_compression_is_told_by_the_bytes() {
         assert_eq!(applied, plain, "{name}");
     }
 }
+
+/// What an entry does, and a part of the error that it shall be; empty: it is unpacked.
+#[test]
+fn nothing_outside_is_ever_touched() {
+    let outside = "../outside";
+    let cases: Vec<(&str, Archive, &str)> = vec![
+        ("a name that climbs", Archive::new().file("../outside/canary", "dead"), "leaves the directory"),
+        (
+            "one that climbs inside",
+            Archive::new().file("a/../../outside/canary", "dead"),
+            "leaves the directory",
+        ),
+        ("an absolute name", Archive::new().file("/outside/canary", "inside"), ""),
+        (
+            "a link that climbs, and a file below",
+            Archive::new().symlink("l", outside).file("l/canary", "in"),
+            "",
+        ),
+        ("an absolute link", Archive::new().symlink("l", "/tmp").file("l/jug-canary", "inside"), ""),
+        (
+            "a link to a link",
+            Archive::new().symlink("a", "b").symlink("b", outside).file("a/canary", "in"),
+            "",
+        ),
+        (
+            "a link in the middle",
+            Archive::new().dir("d").symlink("d/l", "../..").file("d/l/outside/canary", "in"),
+            "",
+        ),
+        (
+            "a file through a link at the end",
+            Archive::new().symlink("c", "../outside/canary").file("c", "own"),
+            "",
+        ),
+        (
+            "a directory through one",
+            Archive::new().symlink("d", outside).dir("d").file("d/canary", "own"),
+            "",
+        ),
+        (
+            "a mode through one",
+            Archive::new().symlink("d", outside).header("d/inner", b'5', "", 0, |_| {}),
+            "",
+        ),
+        ("the dot of umoci", Archive::new().symlink("a/.", outside).file("a/canary", "own"), ""),
+        ("a whiteout through a link", Archive::new().symlink("l", outside).file("l/.wh.canary", ""), ""),
+        (
+            "an opaque mark through a link",
+            Archive::new().symlink("l", outside).file("l/.wh..wh..opq", ""),
+            "",
+        ),
+        (
+            "a device through a link",
+            Archive::new().symlink("l", outside).entry("l/canary", b'3', "", b""),
+            "",
+        ),
+        ("a hard link that climbs", Archive::new().link("l", "../outside/canary"), "leaves the directory"),
+        ("an absolute hard link", Archive::new().link("l", "/etc/passwd"), "not in the layer"),
+        (
+            "a hard link through a link",
+            Archive::new().symlink("d", outside).link("l", "d/canary"),
+            "not in the layer",
+        ),
+        (
+            "a hard link to a link, and a file over it",
+            Archive::new().symlink("s", "../outside/canary").link("l", "s").file("l", "own"),
+            "",
+        ),
+        ("a root that is a link", Archive::new().symlink("./", outside), "the root is a directory"),
+        ("a root that is a file", Archive::new().file("/", "x"), "the root is a directory"),
+        ("a whiteout of the root", Archive::new().file(".wh.", ""), "a whiteout of nothing"),
+        ("of what is above", Archive::new().file(".wh...", ""), "a whiteout of nothing"),
+        ("of itself, deep", Archive::new().file("a/b/c/.wh..", ""), "a whiteout of nothing"),
+        ("links in a circle", Archive::new().symlink("a", "b").symlink("b", "a").file("a/x", ""), "too many"),
+        ("a link to itself", Archive::new().file("a", "x").link("a", "a"), "link to itself"),
+        ("a link to a directory", Archive::new().dir("a").link("b", "a"), "cannot be linked to"),
+        ("a link to what comes later", Archive::new().link("b", "a").file("a", "x"), "not in the layer"),
+        ("a file below a file", Archive::new().file("a", "x").file("a/b", "x"), "no directory"),
+        ("a name with a NUL", Archive::new().pax(&[("path", b"a\0b")]).file("a", ""), "NUL"),
+        ("a name too long", Archive::new().pax(&[("path", &[b'x'; 300])]).file("a", ""), "longer than 255"),
+        (
+            "a path too deep",
+            Archive::new().pax(&[("path", "a/".repeat(300).as_bytes())]).dir("a"),
+            "deeper than",
+        ),
+    ];
+    let place = Place::new();
+    for (what, archive, error) in cases {
+        place.empty_staging();
+        match place.unpack(&archive.end()) {
+            Ok(_) => assert_eq!(error, "", "{what} was unpacked"),
+            Err(e) => assert!(!error.is_empty() && e.what().contains(error), "{what}: {e}"),
+        }
+    }
+    assert!(!std::path::Path::new("/tmp/jug-canary").exists());
+}
+
+/// Exponential look-ups: each link is gone through twice by the next one.
+#[test]
+fn links_that_multiply_are_cut_short() {
+    let place = Place::new();
+    let mut archive = Archive::new().dir("l0");
+    for n in 1..60 {
+        archive = archive.symlink(&format!("l{n}"), &format!("l{0}/../l{0}", n - 1));
+    }
+    let error = place.unpack(&archive.file("l59/x", "").end()).expect_err("too many links");
+    assert!(error.what().contains("too many"), "{error}");
+}
+
+#[test]
+fn paths_are_resolved_as_a_container_sees_them() {
+    let place = Place::new();
+    let tar = Archive::new()
+        .symlink("lib", "usr/lib")
+        .file("lib/a", "a")
+        .symlink("var/run", "/run")
+        .file("var/run/pid", "1")
+        .symlink("up", "../../usr")
+        .file("up/b", "b")
+        .link("c", "/lib/a")
+        .end();
+    let applied = place.unpack(&tar).expect("unpack");
+    let read = |name: &str| fs::read_to_string(place.path(&format!("staging/{name}"))).expect(name);
+    assert_eq!([read("usr/lib/a"), read("run/pid"), read("usr/b"), read("c")], ["a", "1", "b", "a"]);
+    let mut implied: Vec<_> =
+        applied.implied.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    implied.sort();
+    assert_eq!(implied, ["", "run", "usr", "usr/lib", "var"]);
+}
+
+#[test]
+fn later_entries_replace_earlier_ones() {
+    let place = Place::new();
+    let tar = Archive::new()
+        .file("file-to-dir", "x")
+        .dir("file-to-dir")
+        .file("file-to-dir/inner", "new")
+        .dir("dir-to-file")
+        .file("dir-to-file/inner", "x")
+        .file("dir-to-file", "new")
+        .file("twice", "long before")
+        .file("twice", "new")
+        .symlink("link-to-file", "twice")
+        .file("link-to-file", "own")
+        .file("linked", "x")
+        .link("other", "linked")
+        .file("linked", "new")
+        .end();
+    place.unpack(&tar).expect("unpack");
+    let read = |name: &str| fs::read_to_string(place.path(&format!("staging/{name}"))).expect(name);
+    for name in ["file-to-dir/inner", "dir-to-file", "twice", "linked"] {
+        assert_eq!(read(name), "new", "{name}");
+    }
+    assert_eq!((read("link-to-file").as_str(), read("other").as_str()), ("own", "x"));
+    let lines = place.listing();
+    let dir = lines.iter().find(|line| line.starts_with("file-to-dir ")).expect("the directory");
+    assert!(dir.contains("trusted.overlay.opaque=y"), "the file before it hid what lower layers have: {dir}");
+}
+
+#[test]
+fn whiteouts_hide_lower_layers_in_any_order() {
+    let place = Place::new();
+    let whiteout = |name: &str| {
+        let meta = fs::symlink_metadata(place.path(&format!("staging/{name}"))).expect(name);
+        meta.mode() & libc::S_IFMT == libc::S_IFCHR && meta.rdev() == 0
+    };
+    let is_opaque = |name: &str| {
+        place
+            .listing()
+            .iter()
+            .any(|line| line.starts_with(&format!("{name} ")) && line.contains("trusted.overlay.opaque=y"))
+    };
+    let before =
+        Archive::new().file("d/.wh..wh..opq", "").file(".wh.a", "").file(".wh.e", "").file(".wh.gone", "");
+    let own = |archive: Archive| archive.dir("d").file("d/x", "x").file("a", "own").dir("e").file("e/x", "x");
+    for (order, tar) in [
+        ("whiteouts first", own(before)),
+        (
+            "whiteouts last",
+            own(Archive::new())
+                .file("d/.wh..wh..opq", "")
+                .file(".wh.a", "")
+                .file(".wh.e", "")
+                .file(".wh.gone", ""),
+        ),
+    ] {
+        place.empty_staging();
+        place.unpack(&tar.file(".wh..wh.plnk/1.2", "").end()).expect(order);
+        assert!(whiteout("gone"), "{order}");
+        assert_eq!(fs::read_to_string(place.path("staging/a")).expect("a"), "own", "{order}");
+        assert!(is_opaque("d") && is_opaque("e"), "{order}: {:#?}", place.listing());
+        assert!(place.path("staging/d/x").exists() && place.path("staging/e/x").exists(), "{order}");
+        assert!(!place.path("staging/.wh..wh.plnk").exists(), "{order}");
+    }
+}
+
+/// An image cannot speak overlayfs's language: what it says in it is as if absent.
+#[test]
+fn the_words_of_overlayfs_are_not_an_images_to_say() {
+    let place = Place::new();
+    let zero = |header: &mut [u8; 512]| header[329..345].fill(0);
+    let tar = Archive::new()
+        .file("kept", "x")
+        .header("null", b'3', "", 0, zero)
+        .pax(&[
+            ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+            ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
+            ("SCHILY.xattr.trusted.overlay.metacopy", b""),
+            ("SCHILY.xattr.user.overlay.opaque", b"y"),
+            ("SCHILY.xattr.trusted.other", b"x"),
+            ("SCHILY.xattr.security.selinux", b"x:y:z:s0\0"),
+            ("SCHILY.xattr.user.own", b"\x00\n\xff"),
+        ])
+        .dir("d")
+        .end();
+    place.unpack(&tar).expect("unpack");
+    assert!(!place.path("staging/null").exists());
+    let lines = place.listing();
+    let dir = lines.iter().find(|line| line.starts_with("d ")).expect("the directory");
+    assert!(dir.ends_with("[user.own=\\x00\\n\\xff] "), "{dir}");
+}
+
+/// Archives on which readers disagree, or that lie.
+#[test]
+fn what_is_ambiguous_or_damaged_is_refused() {
+    let size = |field: &'static [u8]| move |header: &mut [u8; 512]| header[124..136].copy_from_slice(field);
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("no tar", b"x".repeat(1024), "checksum"),
+        ("a short one", simple()[..700].to_vec(), "ends in the middle"),
+        ("zeros amid", Archive::new().file("a", "").data(&[0; 512]).file("b", "").end(), "zeros stands amid"),
+        ("a link with data", Archive::new().entry("a", b'2', "b", b"data").end(), "where there can be none"),
+        (
+            "a directory with data",
+            Archive::new().entry("a", b'5', "", b"data").end(),
+            "where there can be none",
+        ),
+        ("an unknown type", Archive::new().entry("a", b'Z', "", b"").end(), "not known"),
+        ("a negative size", Archive::new().header("a", b'0', "", 0, size(&[0xff; 12])).end(), "negative"),
+        (
+            "an endless size",
+            Archive::new()
+                .header("a", b'0', "", 0, size(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"))
+                .end(),
+            "longer than",
+        ),
+        ("no number", Archive::new().header("a", b'0', "", 0, size(b"0000000000x\0")).end(), "no number"),
+        ("a negative PAX size", Archive::new().pax(&[("size", b"-1")]).file("a", "").end(), "no number"),
+        ("a PAX size of a header", Archive::new().pax(&[("size", b"512")]).dir("a").end(), "none"),
+        ("an id too large", Archive::new().pax(&[("uid", b"4294967295")]).file("a", "").end(), "too large"),
+        (
+            "two names",
+            Archive::new().pax(&[("path", b"a")]).entry("L", b'L', "", b"b\0").file("c", "").end(),
+            "two",
+        ),
+        ("two PAX headers", Archive::new().pax(&[]).pax(&[]).file("c", "").end(), "two headers"),
+        ("a header of nothing", Archive::new().pax(&[("path", b"a")]).end(), "header of a header"),
+        (
+            "a global size",
+            Archive::new().entry("g", b'g', "", &archive::record("size", b"1")).end(),
+            "global",
+        ),
+        ("records too long", Archive::new().header("x", b'x', "", 2 << 20, |_| {}).end(), "longer than"),
+        (
+            "an xattr too long",
+            Archive::new().pax(&[("SCHILY.xattr.user.x", &[b'x'; 70_000])]).file("a", "").end(),
+            "64 KiB",
+        ),
+        (
+            "holes that overlap",
+            Archive::new()
+                .pax(&[("GNU.sparse.map", b"0,4,2,4"), ("GNU.sparse.size", b"100")])
+                .file("a", "12345678")
+                .end(),
+            "an extent",
+        ),
+        (
+            "a map without an end",
+            Archive::new()
+                .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"9")])
+                .file("a", &"9".repeat(600))
+                .end(),
+            "damaged",
+        ),
+        (
+            "a map too long",
+            Archive::new()
+                .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"9")])
+                .file("a", &format!("99999999\n{}", "0\n".repeat(300)))
+                .end(),
+            "extents",
+        ),
+    ];
+    let place = Place::new();
+    for (what, tar, words) in cases {
+        place.empty_staging();
+        let error = place.unpack(&tar).expect_err(what);
+        assert!(error.what().contains(words), "{what}: {error}");
+    }
+    let error = place.unpack(&Archive::new().file("ok", "").entry("the/name", b'Z', "", b"").end());
+    assert!(error.expect_err("an unknown type").what().contains("the/name"), "the error names the entry");
+}
+
+#[test]
+fn a_layer_is_what_the_config_names_or_nothing() {
+    let (place, tar) = (Place::new(), simple());
+    let error = place.unpack_blob(&gzip(&tar), b"something else").expect_err("another digest");
+    assert!(error.what().contains("unpacks to sha256:") && error.what().contains("not to"), "{error}");
+    // What follows the end of the archive is a part of it.
+    place.empty_staging();
+    let padded = [&tar[..], &[0; 5000]].concat();
+    place.unpack_blob(&gzip(&padded), &padded).expect("padding");
+    place.empty_staging();
+    let cut = gzip(&tar);
+    let error = place.unpack_blob(&cut[..cut.len() - 9], &tar).expect_err("a cut file");
+    assert!(error.what().contains("damaged"), "{error}");
+    place.empty_staging();
+    let error = place.unpack_blob(&[gzip(&tar), b"garbage".to_vec()].concat(), &tar).expect_err("garbage");
+    assert!(error.what().contains("damaged"), "{error}");
+    place.empty_staging();
+    let error = place.unpack_blob(b"\xfd7zXZ\0....", &tar).expect_err("xz");
+    assert!(error.what().contains("xz"), "{error}");
+}
+
+/// A file that is still being written, and one that never will be.
+#[test]
+fn a_layer_is_unpacked_while_it_comes() {
+    let tar = Archive::new().file("a", &"x".repeat(3_000_000)).file("b", "b").end();
+    let blob = gzip(&tar);
+    let place = Place::new();
+    for whole in [true, false] {
+        place.empty_staging();
+        let mut file = fs::File::create(place.path("blob")).expect("create");
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        let reading = fs::File::open(place.path("blob")).expect("open");
+        let (bytes, mut written, mut writer) = (blob.clone(), 0u64, writer);
+        let download = std::thread::spawn(move || {
+            for piece in bytes.chunks(1 + bytes.len() / 7).take(if whole { 7 } else { 3 }) {
+                file.write_all(piece).expect("write");
+                written += piece.len() as u64;
+                writer.write_all(&written.to_le_bytes()).expect("the pipe");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            if whole {
+                writer.write_all(&u64::MAX.to_le_bytes()).expect("the pipe");
+            }
+        });
+        let blob = jug::image::layer::Blob { file: reading, growing: Some(reader.into()) };
+        let result = place.unpack_from(blob, &digest(&tar));
+        download.join().expect("the download");
+        match result {
+            Ok(applied) => assert!(whole && applied.bytes == tar.len() as u64),
+            Err(error) => assert!(!whole && error.what().contains("download ended"), "{error}"),
+        }
+    }
+}

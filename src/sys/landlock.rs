@@ -66,8 +66,8 @@ pub fn restrict_to(dir: BorrowedFd<'_>, allowed: u64, abi: i32) -> Result<()> {
         4 | 5 => 16,
         _ => 24,
     };
-    // SAFETY: the structure is at least `size` bytes long and lives across the call.
     let rules = check!(
+        // SAFETY: the structure is at least `size` bytes long and lives across the call.
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const ruleset, size, 0) },
         "landlock_create_ruleset(fs {:#x}, ABI {abi})",
         ruleset.fs

@@ -50,7 +50,7 @@ impl Applier {
 
     /// Applies a whole archive. What it says it could not keep, and the directories that it does not name.
     pub fn apply<S: Stream>(&mut self, reader: &mut Reader<S>) -> Result<()> {
-        while let Some(entry) = reader.next()? {
+        while let Some(entry) = reader.next_entry()? {
             self.entries += 1;
             self.entry(reader, &entry).map_err(|e| e.context(shown(&entry.path)))?;
             if self.entries + self.dirs.implied.len() as u64 > MAX_ENTRIES {
@@ -245,13 +245,13 @@ impl Applier {
             return Err(Error::new("a file that is a link to itself"));
         }
         // Replacing a directory takes what is below it along, maybe the target.
-        let dir = self.dir(&dir.to_vec())?;
+        let dir = self.dir(dir)?;
         let result = self.link_at(&from, &file, &dir, name);
         match result {
             Err(e) if e.errno() == libc::EEXIST => {
                 self.dirs.remove(&dir, name)?;
                 let Some(from) = self.dirs.walk(&parent, false)? else { return Err(missing()) };
-                self.dir(&dir.to_vec())?;
+                self.dir(&dir)?;
                 self.link_at(&from, &file, &dir, name)
             }
             other => other,

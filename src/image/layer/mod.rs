@@ -7,7 +7,9 @@
 //! and several at once. Whiteouts become what overlayfs reads: a character device 0/0, and an xattr on an opaque
 //! directory. This room knows nothing of the store: it is given open files, and makes nothing durable.
 
+mod adopt;
 mod apply;
+mod below;
 mod confine;
 mod content;
 mod decompress;
@@ -20,6 +22,7 @@ pub mod tree;
 pub mod worker;
 pub mod write;
 
+pub use adopt::adopt;
 pub use worker::unpack;
 
 use std::fs::File;
@@ -76,7 +79,7 @@ pub struct Applied {
     /// The digest of the tree as it stands, as `tree::digest` computes it from the directory alone.
     pub tree: Digest,
     /// Directories that no entry names, but that entries lie in (empty: the root): where a lower layer has them, their
-    /// owner and mode come from there. See `adopt`.
+    /// owner and mode come from there. See [`adopt`].
     pub implied: Vec<PathBuf>,
     /// What could not be kept, a sentence each.
     pub warnings: Vec<String>,

@@ -61,7 +61,7 @@ pub fn target(path: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
 }
 
 /// The plain components of a path. `..` is an error: no honest layer has it, and readers disagree on what it means.
-fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
+pub fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
     let mut parts = Vec::new();
     for part in path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")) {
         match part {

@@ -99,7 +99,7 @@ impl<S: Stream> Reader<S> {
     }
 
     /// The next entry; what of the last one's data was not read is skipped. `None`: the archive is over.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.skip(self.left + self.padding)?;
         (self.left, self.padding) = (0, 0);
         let mut before = Before::default();
