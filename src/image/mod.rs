@@ -5,8 +5,8 @@
 //! This room knows nothing of containers: it meets the runtime at the bundle only. Every byte that comes from a source is
 //! somebody else's: it meets a limit and a digest before it meets anything else.
 
-pub mod adopt;
 pub mod digest;
+pub mod hello;
 pub mod layer;
 pub mod made;
 pub mod manifest;

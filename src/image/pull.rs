@@ -9,15 +9,13 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write as _};
-use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest, Platform};
 
-use super::adopt::adopt;
 use super::layer::{self, Applied, Blob, Form, Ids, Wanted};
 use super::manifest::{self, Document};
 use super::platform;
@@ -26,6 +24,7 @@ use super::reference::Reference;
 use super::source::{LONGEST_MANIFEST, Source};
 use super::store::{self, Arrival, Image, Incoming, Lock, Meta, Receive, Staged, Store};
 use crate::error::{Error, Result};
+use crate::sys::path;
 
 /// How an image is pulled.
 #[derive(Debug, Clone)]
@@ -459,7 +458,7 @@ impl Work<'_> {
 
     /// Gives the layers their names, from the bottom up.
     fn publish_all(&self) -> Result<()> {
-        let mut lowers: Vec<PathBuf> = Vec::new();
+        let mut lowers: Vec<OwnedFd> = Vec::new();
         for (i, chain) in self.chains.iter().enumerate() {
             let slot = self.wait_for(i)?;
             let layer = match slot {
@@ -469,7 +468,8 @@ impl Work<'_> {
                         self.progress.say(warning);
                     }
                     if let Some(tree) = staged.tree()? {
-                        let adopted = adopt(tree.as_fd(), &applied.implied, &lowers)?;
+                        let below: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
+                        let adopted = layer::adopt(tree.as_fd(), &applied.implied, &below)?;
                         applied.tree = adopted.unwrap_or(applied.tree);
                     }
                     let meta = self.meta(i, &applied);
@@ -481,7 +481,8 @@ impl Work<'_> {
                     self.store.layer(chain)?.ok_or_else(|| Error::new(format!("layer {chain} went away")))?
                 }
             };
-            lowers.push(layer.path);
+            // An EROFS image is no directory to look into.
+            lowers.extend(path::open(&layer.path, libc::O_PATH | libc::O_DIRECTORY).ok());
         }
         Ok(())
     }
