@@ -61,7 +61,7 @@ fn blobs(store: &Store, remains: &Remains<'_>) -> Result<()> {
         std::io::copy(&mut rest, &mut *incoming).map_err(|e| incoming.failed(&e))?;
         incoming.finish(store)?;
     }
-    Ok(())
+    store.barrier()
 }
 
 /// Brings back what is missing of an image.

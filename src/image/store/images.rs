@@ -78,6 +78,8 @@ pub struct Arrival<'a> {
     pub manifest: &'a Descriptor,
     pub parsed: &'a ImageManifest,
     pub chains: &'a [Digest],
+    /// Layers were unpacked, though the image may have been there: it was damaged.
+    pub unpacked: bool,
     pub source: Option<String>,
     /// The name, and what the source answered to it.
     pub name: Option<(&'a str, &'a Digest)>,
@@ -103,7 +105,7 @@ impl Store {
         record.manifests.retain(|other| other.manifest.digest() != held.manifest.digest());
         record.manifests.push(held);
         record.source = arrival.source.clone().or(record.source);
-        if before.as_ref() != Some(&record) {
+        if before.as_ref() != Some(&record) || arrival.unpacked {
             self.barrier()?;
         }
         let shared = self.shared()?;
