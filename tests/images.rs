@@ -224,6 +224,28 @@ fn written(shop: &Shop, layer: &str) -> (u64, i64) {
     (meta.ino(), meta.ctime())
 }
 
+/// The image that jug carries needs no registry, and is the same in every store.
+#[test]
+fn hello_is_carried_along() {
+    let (shop, other) = (Shop::new("hello"), Shop::new("hello-again"));
+    let id = shop.ok(&["image", "inspect", "--format", "{{.Id}}", "jug/hello"]);
+    assert_eq!(shop.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]), "localhost/jug/hello:latest\n");
+    assert_eq!(other.ok(&["image", "inspect", "--format", "{{.Id}}", "hello"]), id, "reproducible");
+    let tree = shop.ok(&["image", "inspect", "--format", "{{.GraphDriver.Data.LowerDir}}", "hello"]);
+    let hello = Command::new("chroot").args([tree.trim(), "/bin/hello"]).output().expect("chroot(1)");
+    assert!(
+        String::from_utf8_lossy(&hello.stdout).starts_with("Hello from a container of jug."),
+        "{hello:?}"
+    );
+    let line = "cd /etc; cat group";
+    let shell =
+        Command::new("chroot").args([tree.trim(), "/bin/sh", "-c", line]).env("PATH", "/bin").output();
+    assert_eq!(String::from_utf8_lossy(&shell.expect("chroot(1)").stdout), "root:x:0:\nnogroup:x:65534:\n");
+    shop.fails(&["image", "inspect", "hello-world"], &["no such image"]);
+    shop.is_whole();
+    shop.empties();
+}
+
 /// CVE-2026-57231: an entry without `=` would take its value from whoever runs the image.
 #[test]
 fn an_environment_of_the_host_is_refused() {

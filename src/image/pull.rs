@@ -113,12 +113,15 @@ pub fn pull(
         ready: Mutex::new(chains.iter().map(|_| Slot::Open).collect()),
         changed: Condvar::new(),
         stopped: AtomicBool::new(false),
+        unpacked: AtomicBool::new(false),
     };
     work.all()?;
+    let unpacked = work.unpacked.load(Ordering::Relaxed);
     store.commit(&Arrival {
         manifest: &descriptor,
         parsed: &manifest,
         chains: &chains,
+        unpacked,
         source: options.source.clone(),
         name: name.as_deref().map(|name| (name, answer.digest())),
     })
@@ -268,6 +271,8 @@ struct Work<'a> {
     ready: Mutex<Vec<Slot>>,
     changed: Condvar,
     stopped: AtomicBool,
+    /// Something came into the store.
+    unpacked: AtomicBool,
 }
 
 /// A lock of ours is never left half done: a thread that panics ends the program.
@@ -474,6 +479,7 @@ impl Work<'_> {
                     }
                     let meta = self.meta(i, &applied);
                     let layer = staged.publish(self.store, &meta).map_err(store::no_room)?;
+                    self.unpacked.store(true, Ordering::Relaxed);
                     self.progress.step(self.layers[i].digest(), Step::Done);
                     layer
                 }

@@ -1,6 +1,8 @@
 //! The kit for the engine's store: `jug` with a store of its own, images made by rootfs-builder, and what must be true
 //! of a store whatever happened to it.
 
+#![allow(dead_code, reason = "every test file uses its own part of the kit")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

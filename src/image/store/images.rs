@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{LONGEST_RECORD, Store};
 use crate::error::{Error, Result};
 use crate::image::digest;
+use crate::image::hello;
 use crate::image::reference::{Reference, is_short};
 use crate::sys::process;
 
@@ -77,6 +78,8 @@ pub struct Arrival<'a> {
     pub manifest: &'a Descriptor,
     pub parsed: &'a ImageManifest,
     pub chains: &'a [Digest],
+    /// Layers were unpacked, though the image may have been there: it was damaged.
+    pub unpacked: bool,
     pub source: Option<String>,
     /// The name, and what the source answered to it.
     pub name: Option<(&'a str, &'a Digest)>,
@@ -102,7 +105,7 @@ impl Store {
         record.manifests.retain(|other| other.manifest.digest() != held.manifest.digest());
         record.manifests.push(held);
         record.source = arrival.source.clone().or(record.source);
-        if before.as_ref() != Some(&record) {
+        if before.as_ref() != Some(&record) || arrival.unpacked {
             self.barrier()?;
         }
         let shared = self.shared()?;
@@ -159,7 +162,7 @@ impl Store {
     }
 
     /// The image that people mean: by name (with Docker's defaults, else of this machine, `localhost/NAME`), by name and
-    /// digest, by id or by the beginning of one.
+    /// digest, by id or by the beginning of one. The image that jug carries is put there when it is asked for.
     pub fn find(&self, text: &str) -> Result<Image> {
         self.find_named(text).map(|(image, _)| image)
     }
@@ -185,6 +188,7 @@ impl Store {
                 let id = self.read::<Record>(&format!("images/{id}"))?.ok_or_else(|| unknown(text))?;
                 Ok((self.look(id, &names)?, None))
             }
+            [] if hello::is_meant(text) => Ok((hello::bring(self)?, self.named(hello::NAME)?)),
             [] => Err(unknown(text)),
             several => Err(Error::new(format!("{text} is the beginning of {} image ids", several.len()))),
         }

@@ -94,7 +94,7 @@ impl Store {
 
     /// Waits until everything that was written is on the disk. EIO tells of a write that failed since the store was
     /// opened (syncfs(2)).
-    fn barrier(&self) -> Result<()> {
+    pub fn barrier(&self) -> Result<()> {
         fd::syncfs(self.root()).map_err(|e| e.context("making the store durable"))
     }
 
