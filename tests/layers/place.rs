@@ -1,5 +1,7 @@
 //! Where the tests of layers unpack: a blob, a staging directory, and canaries around it that nothing may touch.
 
+#![allow(dead_code, reason = "every test file uses its own part")]
+
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;

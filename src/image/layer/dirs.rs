@@ -222,7 +222,8 @@ impl Dir {
     }
 }
 
-fn remove_tree(dir: BorrowedFd<'_>, name: &Path, depth: usize) -> Result<bool> {
+/// Removes a name and everything below it; says whether it was a directory.
+pub fn remove_tree(dir: BorrowedFd<'_>, name: &Path, depth: usize) -> Result<bool> {
     if path::stat(dir, name)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
         return path::unlinkat(dir, name, 0).map(|()| false);
     }
