@@ -1,5 +1,5 @@
-//! Layers: what is unpacked is what the archive says, nothing outside is touched, and a bad archive is a bounded error
-//! that names the entry. The unpacking is the real one, in its confined process.
+//! Layers: what is unpacked is what the archive says, nothing outside is touched, and a bad archive is a bounded
+//! error that names the entry. The unpacking is the real one, in its confined process.
 #![cfg(feature = "engine")]
 
 #[path = "layers/archive.rs"]

@@ -1,5 +1,5 @@
-//! Layers against other readers and writers of tar: random trees, packed by GNU tar and by Python, unpacked by jug, by GNU
-//! tar and by umoci, compared file by file; and what jug writes, read by them.
+//! Layers against other readers and writers of tar: random trees, packed by GNU tar and by Python, unpacked by jug,
+//! by GNU tar and by umoci, compared file by file; and what jug writes, read by them.
 #![cfg(feature = "engine")]
 
 #[path = "layers/place.rs"]

@@ -1,7 +1,8 @@
-//! A tree as an EROFS image: one file for a layer, which the kernel mounts as it is (Linux 6.12 and newer mount a file).
+//! A tree as an EROFS image: one file for a layer, which the kernel mounts as it is (Linux 6.12 and newer mount a
+//! file).
 //!
-//! Format: linux/fs/erofs/erofs_fs.h. Extended inodes, data in whole blocks behind one another, nothing compressed. Only
-//! trees that were unpacked and validated here become images: one that comes from a registry is never mounted.
+//! Format: linux/fs/erofs/erofs_fs.h. Extended inodes, data in whole blocks behind one another, nothing compressed.
+//! Only trees that were unpacked and validated here become images: one that comes from a registry is never mounted.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -218,7 +219,8 @@ impl Image<'_> {
         self.write(&bytes, place)
     }
 
-    /// struct erofs_super_block. Inodes are counted from the image's beginning, so that their data may lie between them.
+    /// struct erofs_super_block. Inodes are counted from the image's beginning, so that their data may lie between
+    /// them.
     fn superblock(&self, root: u64) -> Result<()> {
         let mut bytes = [0u8; SUPER_LEN];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);

@@ -1,5 +1,6 @@
-//! The digest of a file's content that does not mind holes: blocks of zeros count by their place alone, so that a sparse
-//! file of terabytes costs no more than what is in it, and the same bytes have one digest however they are stored.
+//! The digest of a file's content that does not mind holes: blocks of zeros count by their place alone, so that a
+//! sparse file of terabytes costs no more than what is in it, and the same bytes have one digest however they are
+//! stored.
 
 use std::fs::File;
 use std::os::fd::AsFd;

@@ -1,9 +1,9 @@
-//! Unpacking happens in a process of its own, which can reach nothing but what it is handed: the blob, the pipe of a blob
-//! that is still being written, the staging directory, and the socket to its parent on which all of them come.
+//! Unpacking happens in a process of its own, which can reach nothing but what it is handed: the blob, the pipe of a
+//! blob that is still being written, the staging directory, and the socket to its parent on which all of them come.
 //!
-//! It is this program, started anew as [`NAME`], so that nothing of the parent's memory or threads is in it; a program's
-//! `main` asks [`is_wanted`] before anything else. The parent takes what the worker says as it would take the image's own
-//! words.
+//! It is this program, started anew as [`NAME`], so that nothing of the parent's memory or threads is in it; a
+//! program's `main` asks [`is_wanted`] before anything else. The parent takes what the worker says as it would take
+//! the image's own words.
 
 use std::ffi::OsString;
 use std::fs::File;
