@@ -54,7 +54,9 @@ pub fn assemble(sections: &[Section], checks: &[Check], default_action: u32) -> 
         let numbers = program.load(NR, tree);
         other = program.compare(BPF_JEQ, section.audit, numbers, other);
     }
-    program.load(ARCH, other);
+    // Where every call of every architecture ends the same way there is nothing to load, and that way to write.
+    let first = program.load(ARCH, other);
+    program.follow(first);
     if program.code.len() > MAX_INSTRUCTIONS {
         return Err(Error::new(format!(
             "/linux/seccomp: the filter has {} instructions, the kernel takes {MAX_INSTRUCTIONS}",
