@@ -1,5 +1,5 @@
 //! What the binaries are told when they are linked: the entry point of `jug-oci` (see `sys::seal`), the order of its
-//! functions, and the commit they were built from.
+//! functions, and the commit they were built from; and the program of the image that `jug` carries.
 
 use std::process::Command;
 
@@ -23,4 +23,32 @@ fn main() {
         .filter(|output| output.status.success())
         .and_then(|output| String::from_utf8(output.stdout).ok());
     println!("cargo:rustc-env=JUG_COMMIT={}", commit.as_deref().unwrap_or("unknown").trim());
+    if std::env::var_os("CARGO_FEATURE_ENGINE").is_some() {
+        hello();
+    }
+}
+
+/// Compiles the program of `jug/hello`: static, small, for the target, and the same bytes wherever it is built.
+fn hello() {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/image/hello/program.rs");
+    println!("cargo:rerun-if-changed={source}");
+    let of = |name: &str| std::env::var(name).unwrap_or_else(|why| panic!("{name}: {why}"));
+    let mut rustc = Command::new(of("RUSTC"));
+    rustc.args([
+        "--edition=2024",
+        "--crate-name=hello",
+        "--crate-type=bin",
+        "-C",
+        "opt-level=z",
+        "-C",
+        "lto=fat",
+    ]);
+    rustc.args(["-C", "panic=abort", "-C", "strip=symbols", "-C", "codegen-units=1"]);
+    rustc.args(["-C", "target-feature=+crt-static", "-C", "relocation-model=static"]);
+    rustc.arg(format!("--target={}", of("TARGET"))).arg(format!("--remap-path-prefix={source}=hello.rs"));
+    rustc.arg("-o").arg(format!("{}/hello", of("OUT_DIR"))).arg(source);
+    if let Ok(linker) = std::env::var("RUSTC_LINKER") {
+        rustc.arg(format!("-Clinker={linker}"));
+    }
+    assert!(rustc.status().expect("rustc").success(), "the program of jug/hello does not compile");
 }

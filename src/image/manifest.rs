@@ -321,4 +321,34 @@ mod tests {
         }
         assert!(is_foreign(&MediaType::ImageLayerNonDistributableGzip));
     }
+
+    /// Damaged at any place, a document is refused, or it keeps to the limits.
+    #[test]
+    fn any_damage() {
+        let good = manifest(Some(OCI), "");
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            (seed % below as u64) as usize
+        };
+        for _ in 0..20_000 {
+            let mut bytes = good.clone().into_bytes();
+            for _ in 0..=next(3) {
+                let at = next(bytes.len());
+                match next(3) {
+                    0 => bytes[at] = b"{}[]\",:0123456789-aZ\\"[next(20)],
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.insert(at, b"{}[]\",:0123456789-aZ\\"[next(20)]),
+                }
+            }
+            let Ok(Document::Manifest(image)) = parse(&bytes, None) else { continue };
+            for blob in image.layers().iter().chain([image.config()]) {
+                known_algorithm(blob.digest()).expect("only what we compute");
+                assert!(blob.size() <= LONGEST_BLOB && !blob.digest().digest().contains(['/', '.']));
+            }
+            assert!(image.config().size() <= LONGEST_CONFIG);
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! somebody else's: it meets a limit and a digest before it meets anything else.
 
 pub mod digest;
+pub mod hello;
 pub mod layer;
 pub mod made;
 pub mod manifest;

@@ -9,8 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write as _};
-use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +24,7 @@ use super::reference::Reference;
 use super::source::{LONGEST_MANIFEST, Source};
 use super::store::{self, Arrival, Image, Incoming, Lock, Meta, Receive, Staged, Store};
 use crate::error::{Error, Result};
+use crate::sys::path;
 
 /// How an image is pulled.
 #[derive(Debug, Clone)]
@@ -281,14 +281,20 @@ impl Work<'_> {
             self.progress.step(layer.digest(), Step::Queued);
         }
         let jobs = self.options.jobs.clamp(1, self.layers.len().max(1));
-        std::thread::scope(|scope| {
+        let published = std::thread::scope(|scope| {
             for _ in 0..jobs {
                 scope.spawn(|| self.take_turns());
             }
             let published = self.publish_all();
             self.stopped.store(published.is_err(), Ordering::Relaxed);
             published
-        })
+        });
+        for slot in held(&self.ready).drain(..) {
+            if let Slot::Unpacked(unpacked) = slot {
+                unpacked.0.abandon(self.store)?;
+            }
+        }
+        published
     }
 
     /// One worker: layers until none is left.
@@ -452,14 +458,19 @@ impl Work<'_> {
 
     /// Gives the layers their names, from the bottom up.
     fn publish_all(&self) -> Result<()> {
-        let mut lowers: Vec<PathBuf> = Vec::new();
+        let mut lowers: Vec<OwnedFd> = Vec::new();
         for (i, chain) in self.chains.iter().enumerate() {
             let slot = self.wait_for(i)?;
             let layer = match slot {
                 Slot::Unpacked(unpacked) => {
-                    let (staged, applied) = *unpacked;
+                    let (staged, mut applied) = *unpacked;
                     for warning in &applied.warnings {
                         self.progress.say(warning);
+                    }
+                    if let Some(tree) = staged.tree()? {
+                        let below: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
+                        let adopted = layer::adopt(tree.as_fd(), &applied.implied, &below)?;
+                        applied.tree = adopted.unwrap_or(applied.tree);
                     }
                     let meta = self.meta(i, &applied);
                     let layer = staged.publish(self.store, &meta).map_err(store::no_room)?;
@@ -470,7 +481,8 @@ impl Work<'_> {
                     self.store.layer(chain)?.ok_or_else(|| Error::new(format!("layer {chain} went away")))?
                 }
             };
-            lowers.push(layer.path);
+            // An EROFS image is no directory to look into.
+            lowers.extend(path::open(&layer.path, libc::O_PATH | libc::O_DIRECTORY).ok());
         }
         Ok(())
     }

@@ -19,9 +19,10 @@ const JOBS: usize = 4;
 /// Sends an image, and names it there what the destination says.
 pub fn push(store: &Store, image: &Image, to: &dyn Destination, progress: &dyn Progress) -> Result<()> {
     let lease = store.lease()?;
-    let bytes = store.read_blob(&image.manifest, LONGEST_MANIFEST)?;
-    let Document::Manifest(parsed) = manifest::parse(&bytes, Some(image.manifest.media_type()))? else {
-        return Err(Error::new(format!("{} is an index, and no manifest", image.manifest.digest())));
+    let manifest = store.complete_manifest(image)?;
+    let bytes = store.read_blob(&manifest, LONGEST_MANIFEST)?;
+    let Document::Manifest(parsed) = manifest::parse(&bytes, Some(manifest.media_type()))? else {
+        return Err(Error::new(format!("{} is an index, and no manifest", manifest.digest())));
     };
     let mut blobs: Vec<&Descriptor> = Vec::new();
     for blob in parsed.layers().iter().chain([parsed.config()]) {
@@ -36,7 +37,7 @@ pub fn push(store: &Store, image: &Image, to: &dyn Destination, progress: &dyn P
         progress.step(blob.digest(), Step::Queued);
     }
     send_all(store, &blobs, to, progress)?;
-    to.put_manifest(&image.manifest, &bytes, true)
+    to.put_manifest(&manifest, &bytes, true)
 }
 
 fn send_all(
@@ -70,11 +71,8 @@ fn send(store: &Store, blob: &Descriptor, to: &dyn Destination, progress: &dyn P
         progress.step(blob.digest(), Step::Exists);
         return Ok(());
     }
-    let file = store.blob(blob.digest())?.ok_or_else(|| {
-        Error::new(format!("blob {} is not in the store", blob.digest()))
-            .why("the layer came with another image, compressed in another way")
-            .next("jug system fsck --repair fetches it, where the image's source is known")
-    })?;
+    let missing = || Error::new(format!("blob {} is not in the store", blob.digest()));
+    let file = store.blob(blob.digest())?.ok_or_else(missing)?;
     let mut counted = Counted { inner: file, sent: 0, blob, progress };
     to.put_blob(blob, &mut counted).map_err(|e| e.context(format_args!("blob {}", blob.digest())))?;
     progress.step(blob.digest(), Step::Done);

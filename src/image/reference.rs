@@ -90,11 +90,13 @@ impl Reference {
         Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }
 
-    /// As people write it: without `docker.io/` and `library/`.
+    /// As people write it: without `docker.io/` and `library/`, where that still means the same.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
         let short = full.strip_prefix("docker.io/").unwrap_or(&full);
-        short.strip_prefix("library/").filter(|_| self.host == DOCKER_HUB).unwrap_or(short).to_owned()
+        let same = |text: &&str| Self::parse(text).as_ref() == Ok(self);
+        let shortest = [short.strip_prefix("library/").unwrap_or(short), short].into_iter().find(same);
+        shortest.unwrap_or(&full).to_owned()
     }
 }
 
@@ -417,5 +419,47 @@ mod tests {
         for text in ["oci:", "dir:", "docker-daemon:alpine", "docker://", "docker-archive:x:A"] {
             assert!(Transport::parse(text).is_err(), "{text}");
         }
+    }
+
+    /// Whatever the text: what is taken for a name is one, and means the same when it is written out.
+    #[test]
+    fn any_text() {
+        let parts = [
+            "a",
+            "Z",
+            "0",
+            "-",
+            "_",
+            ".",
+            "..",
+            "/",
+            "//",
+            ":",
+            "@",
+            "5000",
+            "localhost",
+            "sha256:",
+            HEX,
+            "[::1]",
+            "ä",
+        ];
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        let mut named = 0;
+        for _ in 0..50_000 {
+            let mut text = String::new();
+            for _ in 0..=seed % 6 {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                text.push_str(parts[(seed % parts.len() as u64) as usize]);
+            }
+            let Ok(reference) = Reference::parse(&text) else { continue };
+            named += 1;
+            assert_eq!(Reference::parse(&reference.to_string()).as_ref(), Ok(&reference), "{text}");
+            assert_eq!(Reference::parse(&reference.familiar()).as_ref(), Ok(&reference), "{text}");
+            let plain = |part: &str| !matches!(part, "" | "." | "..") && part.is_ascii();
+            assert!(reference.repository().split('/').all(plain) && plain(reference.host()), "{text}");
+        }
+        assert!(named > 1000, "{named} names");
     }
 }

@@ -4,11 +4,12 @@ use std::io::Read;
 
 use oci_spec::image::{Descriptor, Digest};
 
+use super::manifest::{self, Document};
 use super::progress::Progress;
 use super::pull::{Options, platform_of, pull};
 use super::reference::Transport;
 use super::source::{self, Access, LONGEST_MANIFEST, Source};
-use super::store::{Image, Store};
+use super::store::{Image, Receive, Store};
 use crate::error::{Error, Result};
 
 /// The store's own blobs, and behind them the source that the image came from.
@@ -44,6 +45,25 @@ impl Source for Remains<'_> {
     }
 }
 
+/// The blobs of layers that are there themselves, so that no pull fetches them. (A blob that never was here, since its
+/// layer came in another compression, is fetched too, where that is possible.)
+fn blobs(store: &Store, remains: &Remains<'_>) -> Result<()> {
+    let bytes = store.read_blob(&remains.manifest, LONGEST_MANIFEST)?;
+    let Document::Manifest(parsed) = manifest::parse(&bytes, Some(remains.manifest.media_type()))? else {
+        return Err(Error::new(format!("{} is no manifest", remains.manifest.digest())));
+    };
+    for blob in parsed.layers() {
+        let Receive::Missing(mut incoming) = store.receive(blob, &|| ())? else { continue };
+        let mut rest = match remains.blob(blob, incoming.length()) {
+            Err(_) if remains.origin.is_none() => continue,
+            rest => rest?,
+        };
+        std::io::copy(&mut rest, &mut *incoming).map_err(|e| incoming.failed(&e))?;
+        incoming.finish(store)?;
+    }
+    Ok(())
+}
+
 /// Brings back what is missing of an image.
 pub fn repair(store: &Store, id: &Digest, access: &Access, progress: &dyn Progress) -> Result<Image> {
     let (manifest, origin) = store.origin(id)?;
@@ -57,5 +77,7 @@ pub fn repair(store: &Store, id: &Digest, access: &Access, progress: &dyn Progre
     {
         options.platform = platform_of(&config);
     }
-    pull(store, &remains, None, &options, progress)
+    let image = pull(store, &remains, None, &options, progress)?;
+    blobs(store, &remains)?;
+    Ok(image)
 }

@@ -8,6 +8,7 @@ use super::Global;
 use super::access::AccessFlags;
 use super::transfer::Shown;
 use crate::error::{Error, Result};
+use crate::image::hello;
 use crate::image::platform;
 use crate::image::progress::{Progress, Silent};
 use crate::image::pull;
@@ -106,6 +107,9 @@ pub fn image(store: &Store, text: &str, wanted: &Wanted<'_>, progress: &dyn Prog
         pull::Options { platform, missing_only: wanted.when == When::Missing, ..pull::Options::default() };
     if wanted.when == When::Never {
         return store.find(text).map_err(|e| e.next("pull it, or give another --policy"));
+    }
+    if hello::is_meant(text) {
+        return store.find(text);
     }
     let pulled = match Transport::parse(text)? {
         Transport::Registry(exact) => {

@@ -49,7 +49,7 @@ impl Rmi {
     fn remove(&self, store: &Store, text: &str, image: &Image, name: Option<&Name>) -> Result<()> {
         let names: Vec<Name> = store.names()?.into_iter().filter(|name| name.image == image.id).collect();
         if let Some(name) = name.filter(|_| names.len() > 1) {
-            store.remove(std::slice::from_ref(&name.name), &[])?;
+            store.remove(std::slice::from_ref(&name.name), &[], false)?;
             return print(&untagged(name));
         }
         if name.is_none() && names.len() > 1 && !self.force && !self.all {
@@ -63,7 +63,8 @@ impl Rmi {
             return Err(Error::new(format!("image {text} is used by container {}", users.join(", ")))
                 .next("remove the container first, or only the names with --force"));
         }
-        store.remove(&[], std::slice::from_ref(&image.id))?;
+        let known: Vec<String> = names.iter().map(|name| name.name.clone()).collect();
+        store.remove(&known, std::slice::from_ref(&image.id), self.force || self.all)?;
         print(&names.iter().map(untagged).collect::<String>())?;
         if users.is_empty() { print(&format!("Deleted: {}\n", image.id)) } else { Ok(()) }
     }
@@ -103,15 +104,9 @@ impl ImagePrune {
 
 /// Removes what nobody uses, and says the ids.
 pub fn prune(store: &Store, all: bool, filters: &[String]) -> Result<Collected> {
-    let mut images = store.unused(all)?;
-    for filter in filters {
-        let filter = super::images::Filter::parse(filter, store)?;
-        images.retain(|image| filter.keeps(image));
-    }
-    let ids: Vec<_> = images.iter().map(|image| image.id.clone()).collect();
-    let mut collected = store.remove(&[], &ids)?;
-    let partial = store.gc(true)?;
-    collected.bytes += partial.bytes;
+    let filters = filters.iter().map(|text| super::images::Filter::parse(text, store));
+    let filters = filters.collect::<Result<Vec<_>>>()?;
+    let (ids, collected) = store.prune(all, &|image| filters.iter().all(|filter| filter.keeps(image)))?;
     if !ids.is_empty() {
         print(&ids.iter().fold("Deleted Images:\n".to_owned(), |text, id| text + &format!("{id}\n")))?;
     }

@@ -164,6 +164,10 @@ impl Fsck {
                 }
             }
         }
+        for damage in store.fsck(false)? {
+            tell(&format!("Error: still damaged: {}: {}", damage.path, damage.what));
+            code = 1;
+        }
         Ok(code)
     }
 }

@@ -113,7 +113,9 @@ impl Applier {
         let file = as_path(name);
         match path::stat(self.dirs.fd(dir), file) {
             Err(e) if e.errno() == libc::ENOENT => {
-                path::mknodat(self.dirs.fd(dir), file, libc::S_IFCHR, (0, 0))
+                path::mknodat(self.dirs.fd(dir), file, libc::S_IFCHR, (0, 0))?;
+                // The same layer is the same tree, whenever it is unpacked.
+                path::set_times(self.dirs.fd(dir), file, (0, 0), (0, 0))
             }
             Err(e) => Err(e),
             // Only the lower layers' is hidden: from a directory of this layer it would show through.

@@ -168,7 +168,8 @@ impl Kept {
     }
 
     fn helper(&self, key: &str) -> Option<&str> {
-        self.0.get("credHelpers")?.get(key)?.as_str()
+        let helpers = self.0.get("credHelpers")?;
+        helpers.get(key).or_else(|| helpers.get(helper_key(key)))?.as_str()
     }
 
     /// The entry of a key, in whichever of its spellings it stands there.
@@ -327,7 +328,8 @@ pub fn forget(access: &Access, key: Option<&str>) -> Result<usize> {
 fn change<T>(file: &Path, edit: impl FnOnce(&mut Kept) -> Result<T>) -> Result<T> {
     let failed = |e: std::io::Error| Error::new(format!("{}: {e}", file.display()));
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| failed(e).next("set XDG_RUNTIME_DIR, or give --authfile"))?;
     let lock = File::open(dir).map_err(failed)?;
     sys::fd::flock(lock.as_fd(), libc::LOCK_EX)?;
     let mut kept = read(file)?.unwrap_or_default();

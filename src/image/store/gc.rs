@@ -60,26 +60,49 @@ impl Store {
         Ok(collected)
     }
 
-    /// Takes names from images, then collects. `names` are as in the store; `images` go with all their names, unless
-    /// somebody uses them.
-    pub fn remove(&self, names: &[String], images: &[Digest]) -> Result<Collected> {
+    /// Takes `names` away, then `images`, then collects. An image goes that nobody uses and that has no other name, or
+    /// with `force` whatever its names; one that is used loses its names at most.
+    pub fn remove(&self, names: &[String], images: &[Digest], force: bool) -> Result<Collected> {
         let alone = self.alone()?;
         for name in names {
             self.throw_away(&images::name_name(name))?;
         }
         let (all, pins) = (self.names()?, self.pins()?);
         for id in images {
-            for name in all.iter().filter(|name| name.image == *id) {
-                self.throw_away(&images::name_name(&name.name))?;
+            let mut left: Vec<_> = all.iter().filter(|name| name.image == *id).collect();
+            if force {
+                for name in left.drain(..) {
+                    self.throw_away(&images::name_name(&name.name))?;
+                }
             }
-            if !pins.iter().any(|pin| pin.image == *id) {
+            if left.is_empty() && !pins.iter().any(|pin| pin.image == *id) {
                 self.throw_away(&images::record_name(id)?)?;
             }
         }
+        self.finish_removal(alone, false)
+    }
+
+    /// Removes images that have no name and that nobody uses, with `all` whatever their names, and of these the ones that
+    /// `goes` says; then collects, abandoned downloads too. Nobody can name or use one of them in between.
+    pub fn prune(&self, all: bool, goes: &dyn Fn(&Image) -> bool) -> Result<(Vec<Digest>, Collected)> {
+        let alone = self.alone()?;
+        let unused: Vec<Digest> =
+            self.unused(all)?.into_iter().filter(|image| goes(image)).map(|image| image.id).collect();
+        for name in self.names()?.iter().filter(|name| unused.contains(&name.image)) {
+            self.throw_away(&images::name_name(&name.name))?;
+        }
+        for id in &unused {
+            self.throw_away(&images::record_name(id)?)?;
+        }
+        Ok((unused, self.finish_removal(alone, true)?))
+    }
+
+    /// A name is gone for good before its image is, and that before its blobs are.
+    fn finish_removal(&self, alone: OwnedFd, partial: bool) -> Result<Collected> {
         for directory in ["names", "images"] {
             self.sync_directory(Path::new(directory))?;
         }
-        let collected = self.sweep(false)?;
+        let collected = self.sweep(partial)?;
         drop(alone);
         self.empty_trash()?;
         Ok(collected)

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{LONGEST_RECORD, Store};
 use crate::error::{Error, Result};
 use crate::image::digest;
+use crate::image::hello;
 use crate::image::reference::{Reference, is_short};
 use crate::sys::process;
 
@@ -159,7 +160,7 @@ impl Store {
     }
 
     /// The image that people mean: by name (with Docker's defaults, else of this machine, `localhost/NAME`), by name and
-    /// digest, by id or by the beginning of one.
+    /// digest, by id or by the beginning of one. The image that jug carries is put there when it is asked for.
     pub fn find(&self, text: &str) -> Result<Image> {
         self.find_named(text).map(|(image, _)| image)
     }
@@ -185,6 +186,7 @@ impl Store {
                 let id = self.read::<Record>(&format!("images/{id}"))?.ok_or_else(|| unknown(text))?;
                 Ok((self.look(id, &names)?, None))
             }
+            [] if hello::is_meant(text) => Ok((hello::bring(self)?, self.named(hello::NAME)?)),
             [] => Err(unknown(text)),
             several => Err(Error::new(format!("{text} is the beginning of {} image ids", several.len()))),
         }
@@ -223,6 +225,21 @@ impl Store {
         let mut held = self.record(id)?.manifests.into_iter().map(|held| held.manifest);
         held.find(|other| other.digest() == manifest)
             .ok_or_else(|| Error::new(format!("image {id} has no manifest {manifest}")))
+    }
+
+    /// A manifest of the image whose blobs are all here: its own where that is so, else the newest.
+    pub fn complete_manifest(&self, image: &Image) -> Result<Descriptor> {
+        let held = self.record(&image.id)?.manifests;
+        let own = held.iter().filter(|held| held.manifest.digest() == image.manifest.digest());
+        for held in own.chain(held.iter().rev()) {
+            let there = held.blobs.iter().map(|blob| Ok(self.blob(blob)?.is_some()));
+            if there.collect::<Result<Vec<_>>>()?.into_iter().all(|there| there) {
+                return Ok(held.manifest.clone());
+            }
+        }
+        Err(Error::new(format!("image {} has not all blobs of any of its manifests", image.id))
+            .why("its layers came with other images, compressed in another way")
+            .next("remove it and those, and pull it again"))
     }
 
     pub(super) fn record(&self, id: &Digest) -> Result<Record> {

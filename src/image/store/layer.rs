@@ -128,6 +128,16 @@ impl Staged {
         }
     }
 
+    /// The tree that was made, where it is one.
+    pub fn tree(&self) -> Result<Option<OwnedFd>> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        match path::openat(self.dir(), Path::new(FORMS[0]), flags, 0) {
+            Ok(tree) => Ok(Some(tree)),
+            Err(e) if e.errno() == libc::ENOENT => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }

@@ -132,7 +132,7 @@ impl Store {
             let _ = path::remove_if_there(self.root(), Path::new(&temporary), 0);
         }
         written.map_err(|e| e.context(format_args!("writing {name}")))?;
-        self.sync_directory(Path::new(name).parent().unwrap_or(Path::new(".")))
+        self.sync_directory(Path::new(name.rsplit_once('/').map_or(".", |(directory, _)| directory)))
     }
 
     fn sync_directory(&self, name: &Path) -> Result<()> {

@@ -142,10 +142,11 @@ impl Client {
         loop {
             tries += 1;
             let authorization = self.known(&ask.scopes);
+            let scheme = self.scheme.load(Ordering::Relaxed);
             let last = tries >= MOST_TRIES || !payload.again();
             let response = match self.exchange(ask, &mut payload, authorization.as_deref()) {
                 Ok(response) => response,
-                Err(failure) if failure.scheme && payload.again() && self.next_scheme() => {
+                Err(failure) if failure.scheme && payload.again() && self.leaves(scheme) => {
                     tries -= 1;
                     continue;
                 }
@@ -170,13 +171,13 @@ impl Client {
         }
     }
 
-    fn next_scheme(&self) -> bool {
-        let now = self.scheme.load(Ordering::Relaxed);
-        let more = usize::from(now) + 1 < self.schemes.len() && !self.met.load(Ordering::Relaxed);
-        if more {
-            self.scheme.store(now + 1, Ordering::Relaxed);
+    /// Whether there is another scheme than the one that has failed. Several threads may find out at once.
+    fn leaves(&self, failed: u8) -> bool {
+        let met = self.met.load(Ordering::Relaxed);
+        if !met && usize::from(failed) + 1 < self.schemes.len() {
+            let _ = self.scheme.compare_exchange(failed, failed + 1, Ordering::Relaxed, Ordering::Relaxed);
         }
-        more
+        self.scheme.load(Ordering::Relaxed) > failed
     }
 
     /// One request with the redirects that follow it.
@@ -267,10 +268,12 @@ impl Client {
         let said = error.to_string();
         let what = |words: &str| {
             let at = target.authority().map_or("", |authority| authority.as_str());
-            Error::new(format!("{}: {at}: {words}", self.host()))
+            // The registry itself need not be said twice.
+            let at = if at == self.host() { String::new() } else { format!("{at}: ") };
+            Error::new(format!("{}: {at}{words}", self.host()))
         };
         let (error, passing, scheme) = match error {
-            ureq::Error::HostNotFound => {
+            _ if matches!(error, ureq::Error::HostNotFound) || said.contains("failed to lookup address") => {
                 (what("no such host").next("check the name, and that this machine resolves it"), met, false)
             }
             ureq::Error::Timeout(which) => {
@@ -300,7 +303,7 @@ impl Client {
             }
             _ => (what(&said), false, false),
         };
-        Failure { error, passing, scheme: scheme && !met }
+        Failure { error, passing, scheme }
     }
 
     /// The authorization that is known for some scopes and still good.

@@ -19,7 +19,7 @@ use oci_spec::image::{Descriptor, Digest, MediaType};
 use ureq::Body;
 use ureq::http::{Method, Response};
 
-use super::registries::Registries;
+use super::registries::{Place, Registries};
 use super::{Access, LONGEST_MANIFEST, Source};
 use crate::error::{Error, Result};
 use crate::image::digest;
@@ -210,11 +210,14 @@ fn next_page(link: &str) -> Option<String> {
     (path.starts_with("/v2/") && link.contains("next")).then(|| path.to_owned())
 }
 
-/// Whether a registry takes the credential: `jug login` asks before it keeps anything.
-pub fn check_login(host: &str, access: &Access) -> Result<()> {
-    // Only the host matters: the API's root is asked.
-    let name = if host.contains('/') { host.to_owned() } else { format!("{host}/login") };
-    let place = Registries::load()?.place(&Reference::parse(&name)?)?;
+/// Whether a registry takes the credential for `HOST[/REPOSITORY]`: `jug login` asks before it keeps anything.
+pub fn check_login(key: &str, access: &Access) -> Result<()> {
+    // What stands first is the host here, dot or no dot, and no other location of registries.conf takes its place: the
+    // password is for this host.
+    let (host, repository) = key.split_once('/').unwrap_or((key, "login"));
+    let reference = Reference::new(host, repository, None, None)?;
+    let insecure = Registries::load()?.place(&reference)?.insecure;
+    let place = Place { reference, insecure };
     let client = Client::new(place, access)?;
     let ask = Ask { method: Method::GET, to: "/v2/".to_owned(), headers: Vec::new(), scopes: Vec::new() };
     let response = client.send(&ask, Payload::None)?;

@@ -1,0 +1,326 @@
+//! A registry that lies, stalls, floods and lures: a bounded error each time, and no credential for anybody else.
+#![cfg(feature = "engine")]
+
+#[path = "registry/hostile.rs"]
+mod hostile;
+#[path = "registry/place.rs"]
+mod place;
+
+use std::io::Read as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hostile::{Asked, Body, Hostile, Reply};
+use jug::error::Error;
+use jug::image::digest;
+use jug::image::reference::Transport;
+use jug::image::source::credentials::Credential;
+use jug::image::source::{self, Access, Source};
+use oci_spec::image::{Descriptor, MediaType};
+use place::Place;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn access() -> Access {
+    Access {
+        tls_verify: Some(false),
+        credential: Some(Credential::new("lamb", "secret")),
+        stall: Duration::from_millis(700),
+        ..Access::default()
+    }
+}
+
+fn open(server: &Hostile, access: &Access) -> Box<dyn Source> {
+    let transport = Transport::parse(&format!("127.0.0.1:{}/a/b:t", server.port)).expect("a name");
+    source::open(&transport, access).expect("nothing is asked yet")
+}
+
+fn blob(bytes: &[u8]) -> Descriptor {
+    Descriptor::new(MediaType::ImageLayer, bytes.len() as u64, digest::of(bytes))
+}
+
+fn read(source: &dyn Source, descriptor: &Descriptor, offset: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut reader = source.blob(descriptor, offset).map_err(|e| e.to_string())?;
+    reader.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+#[track_caller]
+fn refused<T>(result: Result<T, Error>, words: &[&str]) {
+    let Err(error) = result else { panic!("no error") };
+    let said = error.to_string();
+    for word in words {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+}
+
+fn basic() -> Reply {
+    Reply::new(401, "").with("WWW-Authenticate", "Basic realm=\"x\"")
+}
+
+/// R20, CVE-2020-15157: a redirect takes no credential along, and whoever it leads to gets no answer to a challenge.
+#[test]
+fn a_redirect_carries_no_credential() {
+    let content = b"the layer".to_vec();
+    let bytes = content.clone();
+    let evil = Hostile::start(move |_, n| match n {
+        0 => Reply::new(401, "").with("WWW-Authenticate", "Basic realm=\"give\""),
+        _ => Reply::new(200, bytes.clone()),
+    });
+    let there = evil.url("/stolen");
+    let registry = Hostile::start(move |asked, _| match asked.header("authorization") {
+        None => basic(),
+        Some(_) if asked.path.ends_with("/moved") => Reply::new(200, "here"),
+        Some(_) if asked.path.contains(&digest::of(b"here").to_string()) => {
+            Reply::new(307, "").with("Location", "/v2/a/b/moved")
+        }
+        Some(_) => Reply::new(307, "").with("Location", there.clone()),
+    });
+    let source = open(&registry, &access());
+    let first = read(&*source, &blob(&content), 0);
+    assert!(first.expect_err("a challenge there is not answered").contains("401"));
+    assert_eq!(read(&*source, &blob(&content), 0), Ok(content));
+    let asked = evil.asked();
+    assert_eq!(asked.len(), 2);
+    assert!(asked.iter().all(|asked| asked.header("authorization").is_none()), "{asked:?}");
+    assert!(registry.asked().iter().any(|asked| asked.header("authorization").is_some()));
+    // One that stays at the registry is followed with the credential.
+    assert_eq!(read(&*source, &blob(b"here"), 0), Ok(b"here".to_vec()));
+}
+
+/// The other half: a token server of another site gets no password.
+#[test]
+fn a_token_server_elsewhere_gets_no_password() {
+    let evil = Hostile::start(|_, _| Reply::new(401, r#"{"details":"give it to me"}"#));
+    // `localhost` and `127.0.0.1` are two sites.
+    let realm = format!("http://localhost:{}/token", evil.port);
+    let registry = Hostile::start(move |_, _| {
+        Reply::new(401, "").with("WWW-Authenticate", format!("Bearer realm=\"{realm}\",service=\"x\""))
+    });
+    refused(open(&registry, &access()).manifest(None), &["was not sent to localhost", "401", "jug login"]);
+    let asked = evil.asked();
+    assert_eq!(asked.len(), 1);
+    let has = |asked: &Asked| asked.header("authorization").is_some() || asked.path.contains("account");
+    assert!(!has(&asked[0]), "{asked:?}");
+    let identity = Access { credential: Some(Credential::Identity("refresh".into())), ..access() };
+    refused(open(&registry, &identity).manifest(None), &["was not sent"]);
+    assert!(evil.asked().iter().all(|asked| !has(asked) && asked.body.is_empty()));
+}
+
+#[test]
+fn links_of_the_cloud_are_not_followed() {
+    for location in ["http://169.254.169.254/latest/meta-data", "http://[fe80::1]/", "gopher://x/", "//"] {
+        let registry = Hostile::start(move |_, _| Reply::new(302, "").with("Location", location));
+        let begin = Instant::now();
+        assert!(open(&registry, &access()).manifest(None).is_err(), "{location}");
+        assert!(begin.elapsed() < Duration::from_secs(5), "{location}");
+    }
+    let round = Hostile::start(|_, _| Reply::new(302, "").with("Location", "/v2/again"));
+    refused(open(&round, &access()).manifest(None), &["redirects"]);
+    assert!(round.asked().len() < 20);
+    let realm = Hostile::start(|_, _| {
+        Reply::new(401, "").with("WWW-Authenticate", "Bearer realm=\"http://169.254.169.254/token\"")
+    });
+    refused(open(&realm, &access()).manifest(None), &["169.254.169.254"]);
+}
+
+/// Tokens: asked for with the scope, used, and asked for again when they are refused.
+#[test]
+fn tokens() {
+    let document = br#"{"schemaVersion":2,"manifests":[]}"#;
+    let given = Arc::new(AtomicUsize::new(0));
+    let count = given.clone();
+    let registry = Hostile::start(move |asked, _| {
+        let host = asked.header("host").expect("a host").to_owned();
+        let challenge =
+            format!("Bearer realm=\"http://{host}/token\",service=\"s\",scope=\"repository:a/b:pull\"");
+        if asked.path.starts_with("/token") {
+            let n = count.fetch_add(1, Ordering::Relaxed);
+            return Reply::new(200, format!(r#"{{"access_token":"T{n}","expires_in":3600}}"#));
+        }
+        // The first token works once.
+        let last = format!("Bearer T{}", count.load(Ordering::Relaxed).wrapping_sub(1));
+        match asked.header("authorization") {
+            Some(token) if token == last && !(token == "Bearer T0" && asked.path.contains("sha256")) => {
+                Reply::new(200, *document).with("Content-Type", "application/vnd.oci.image.index.v1+json")
+            }
+            _ => Reply::new(401, "").with("WWW-Authenticate", challenge),
+        }
+    });
+    let source = open(&registry, &access());
+    let (descriptor, bytes) = source.manifest(None).expect("the first token");
+    assert_eq!((descriptor.media_type(), bytes.as_slice()), (&MediaType::ImageIndex, &document[..]));
+    source.manifest(Some(descriptor.digest())).expect("the second token");
+    assert_eq!(given.load(Ordering::Relaxed), 2);
+    let asked = registry.asked();
+    let token = asked.iter().find(|asked| asked.path.starts_with("/token")).expect("a question");
+    assert!(
+        token.path.contains("scope=repository%3Aa%2Fb%3Apull") && token.path.contains("service=s"),
+        "{token:?}"
+    );
+    assert_eq!(token.header("authorization"), Some("Basic bGFtYjpzZWNyZXQ="));
+    // A refresh token goes in a form and never in a URL.
+    let identity = Access { credential: Some(Credential::Identity("refresh".into())), ..access() };
+    let before = registry.asked().len();
+    open(&registry, &identity).manifest(None).expect("by a refresh token");
+    let asked = &registry.asked()[before..];
+    let post = asked.iter().find(|asked| asked.method == "POST").expect("a form");
+    assert!(post.body.contains("grant_type=refresh_token") && post.body.contains("refresh_token=refresh"));
+    assert!(asked.iter().all(|asked| !asked.path.contains("refresh")));
+}
+
+/// R19, CVE-2024-3727: what is not what was asked for is refused.
+#[test]
+fn other_bytes_than_asked_for() {
+    let document = br#"{"schemaVersion":2,"manifests":[]}"#;
+    let right = digest::of(document).to_string();
+    let wrong = digest::of(b"other").to_string();
+    let registry = Hostile::start(move |asked, _| {
+        let stated = if asked.path.ends_with("/t") { digest::of(b"lie").to_string() } else { right.clone() };
+        Reply::new(200, *document).with("Content-Type", MANIFEST).with("Docker-Content-Digest", stated)
+    });
+    let source = open(&registry, &access());
+    refused(source.manifest(None), &["the registry says"]);
+    let wrong: oci_spec::image::Digest = wrong.parse().expect("a digest");
+    refused(source.manifest(Some(&wrong)), &["instead"]);
+    // The pull of such an image changes nothing.
+    let place = Place::new();
+    let layer = b"not the layer".to_vec();
+    let config = b"{}".to_vec();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "config": Descriptor::new(MediaType::ImageConfig, 2, digest::of(&config)),
+        "layers": [Descriptor::new(MediaType::ImageLayer, 13, digest::of(b"the layer"))],
+    });
+    let config_digest = digest::of(&config).to_string();
+    let liar = Hostile::start(move |asked, _| match &asked.path {
+        path if path.contains("manifests") => {
+            Reply::new(200, manifest.to_string()).with("Content-Type", MANIFEST)
+        }
+        path if path.contains(&config_digest) => Reply::new(200, "[]"),
+        _ => Reply::new(200, layer.clone()),
+    });
+    let name = format!("127.0.0.1:{}/a:t", liar.port);
+    place.jug(&["pull", &name]).fails(&["sha256:"]);
+    assert_eq!(place.jug(&["images", "-q"]).works(), "");
+}
+
+#[test]
+fn lengths_that_lie_and_bodies_without_end() {
+    let content = vec![b'x'; 100_000];
+    let wanted = blob(&content);
+    let cases: [(fn() -> Body, &str); 4] = [
+        (|| Body::Bytes(vec![b'x'; 100_001]), "should have 100000"),
+        (|| Body::Bytes(vec![b'x'; 99_999]), "should have 100000"),
+        (|| Body::Short(vec![b'x'; 50_000], 100_000), ""),
+        (|| Body::Endless, "longer"),
+    ];
+    for (body, words) in cases {
+        let registry = Hostile::start(move |_, _| Reply::body(200, body()));
+        let begin = Instant::now();
+        let said = read(&*open(&registry, &access()), &wanted, 0).expect_err(words);
+        assert!(said.contains(words) && begin.elapsed() < Duration::from_secs(10), "{words}: {said}");
+        refused(
+            open(&registry, &access())
+                .manifest(None)
+                .and_then(|(_, bytes)| jug::image::manifest::parse(&bytes, None).map(drop)),
+            &[],
+        );
+        assert!(begin.elapsed() < Duration::from_secs(20), "{words}");
+    }
+}
+
+#[test]
+fn who_stalls_is_left() {
+    let wanted = blob(&vec![b'x'; 100_000]);
+    for body in [|| Body::Stall(vec![b'x'; 10], 100_000), || Body::Drip(100_000)] {
+        let registry = Hostile::start(move |_, _| Reply::body(200, body()));
+        let begin = Instant::now();
+        let said = read(&*open(&registry, &access()), &wanted, 0).expect_err("it stalls");
+        assert!(said.contains("sha256:"), "{said}");
+        let took = begin.elapsed();
+        assert!(took > Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
+    }
+    let silent = Hostile::start(|_, _| {
+        std::thread::sleep(Duration::from_secs(3));
+        Reply::new(200, "")
+    });
+    let begin = Instant::now();
+    refused(open(&silent, &access()).manifest(None), &["nothing came for 0.7 s"]);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    assert_eq!(silent.asked().len(), 4, "it was asked again, and not for ever");
+}
+
+#[test]
+fn busy_registries_are_asked_again() {
+    let document = br#"{"schemaVersion":2,"manifests":[]}"#;
+    let registry = Hostile::start(move |_, n| match n {
+        0 => Reply::new(429, "").with("Retry-After", "1"),
+        1 => Reply::new(503, ""),
+        _ => Reply::new(200, *document).with("Content-Type", "application/vnd.oci.image.index.v1+json"),
+    });
+    let begin = Instant::now();
+    open(&registry, &access()).manifest(None).expect("at the third time");
+    assert!(begin.elapsed() >= Duration::from_secs(1), "it waits as long as it was told");
+    assert_eq!(registry.asked().len(), 3);
+    let limit = Hostile::start(|_, _| {
+        Reply::new(429, r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow\u001b[31m down"}]}"#)
+            .with("Retry-After", "86400")
+    });
+    let begin = Instant::now();
+    refused(open(&limit, &access()).manifest(None), &["429", "TOOMANYREQUESTS: slow[31m down", "86400 s"]);
+    assert!(begin.elapsed() < Duration::from_secs(2) && limit.asked().len() == 1, "a day is not waited for");
+}
+
+#[test]
+fn what_is_there_is_not_asked_for_again() {
+    let content: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
+    let wanted = blob(&content);
+    let bytes = content.clone();
+    let ranged = Hostile::start(move |asked, _| match asked.header("range") {
+        Some("bytes=70000-") => {
+            Reply::new(206, &bytes[70_000..]).with("Content-Range", "bytes 70000-99999/100000")
+        }
+        Some(other) => panic!("{other}"),
+        None => Reply::new(200, bytes.clone()),
+    });
+    let source = open(&ranged, &access());
+    assert_eq!(read(&*source, &wanted, 70_000).as_deref(), Ok(&content[70_000..]));
+    assert_eq!(read(&*source, &wanted, 0).as_deref(), Ok(&content[..]));
+    let before = ranged.asked().len();
+    assert_eq!(read(&*source, &wanted, 100_000).as_deref(), Ok(&[][..]));
+    assert_eq!(ranged.asked().len(), before, "nothing is left to be asked for");
+    // A server that does not know Range sends everything, and what is there is passed over.
+    let bytes = content.clone();
+    let whole = Hostile::start(move |_, _| Reply::new(200, bytes.clone()));
+    assert_eq!(read(&*open(&whole, &access()), &wanted, 70_000).as_deref(), Ok(&content[70_000..]));
+    // One that begins elsewhere would make a blob of two halves that do not fit.
+    for range in ["bytes 69999-99998/100000", "bytes */100000", ""] {
+        let bytes = content.clone();
+        let shifted =
+            Hostile::start(move |_, _| Reply::new(206, &bytes[70_000..]).with("Content-Range", range));
+        let said = read(&*open(&shifted, &access()), &wanted, 70_000).expect_err(range);
+        assert!(said.contains("from 70000 on"), "{said}");
+    }
+}
+
+#[test]
+fn proxies() {
+    let proxy = Hostile::start(|_, _| Reply::new(502, ""));
+    let mut place = Place::new();
+    place.env.push(("https_proxy".into(), format!("http://127.0.0.1:{}", proxy.port)));
+    let said = place.jug(&["pull", "registry.invalid/x:t"]);
+    assert_eq!(said.code, 125);
+    let asked = proxy.asked();
+    assert!(
+        !asked.is_empty() && asked.iter().all(|asked| asked.method == "CONNECT"),
+        "{asked:?} {}",
+        said.err
+    );
+    assert_eq!(asked[0].path, "registry.invalid:443");
+    place.env.push(("NO_PROXY".into(), "invalid".into()));
+    place.jug(&["pull", "registry.invalid/x:t"]).fails(&["no such host"]);
+    assert_eq!(proxy.asked().len(), asked.len(), "a host that NO_PROXY spares is asked directly");
+}

@@ -1,0 +1,327 @@
+//! The store never loses anything: killed at any instant, run by many at once, on a full disk, with damaged bytes.
+//! `JUG_ROUNDS=1000 cargo test --all-features --test store` is the long form.
+#![cfg(feature = "engine")]
+
+#[path = "support/store.rs"]
+mod store;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use store::{Dice, Said, Shop, rounds};
+
+/// An image of some layers with some files each, which shares its first layer with every other of the kind.
+fn recipe(tag: &str, layers: u64) -> String {
+    let mut text = format!("tag = \"{tag}\"\n");
+    for layer in 0..layers {
+        let own = if layer == 0 { "all" } else { tag };
+        text += "[[layer]]\nfiles = [\n";
+        for file in 0..40 {
+            let content = format!("{own} {layer} {file} ").repeat(200 + 10 * file);
+            text += &format!("{{ path = \"/d{layer}/f{file}\", content = \"{content}\" }},\n");
+        }
+        text += &format!("{{ path = \"/d{layer}/big\", zeros = {} }},\n]\n", 400_000 * (layer + 1));
+    }
+    text
+}
+
+/// Starts `jug`, and kills it: after a time, or when it has said some lines.
+fn kill(shop: &Shop, args: &[&str], dice: &mut Dice, longest: Duration) {
+    let mut child = shop.start(args);
+    if dice.below(2) == 0 {
+        std::thread::sleep(Duration::from_micros(dice.below(longest.as_micros() as u64)));
+    } else {
+        let lines = dice.below(6) as usize;
+        let mut said = BufReader::new(child.stderr.take().expect("a pipe"));
+        for _ in 0..lines {
+            let mut line = String::new();
+            if said.read_line(&mut line).expect("stderr") == 0 {
+                break;
+            }
+        }
+        std::thread::sleep(Duration::from_micros(dice.below(3000)));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[test]
+fn a_pull_is_killed_at_any_instant() {
+    let shop = Shop::new("killed");
+    let layout = shop.image("oci", "layout", &recipe("jug/killed:1", 4));
+    let clean = shop.beside("clean");
+    let begin = Instant::now();
+    clean.ok(&["pull", &layout]);
+    let longest = begin.elapsed();
+    let mut dice = Dice(5);
+    for round in 0..rounds(10) {
+        kill(&shop, &["pull", &layout], &mut dice, longest);
+        shop.is_whole();
+        // Often another kill comes before the pull is whole.
+        if dice.below(3) > 0 {
+            continue;
+        }
+        shop.ok(&["pull", &format!("{layout}:jug/killed:1")]);
+        shop.is_whole();
+        assert_eq!(shop.trees(), clean.trees(), "round {round}");
+        shop.ok(&["image", "prune", "--force"]);
+        for directory in ["staging", "leases", "trash"] {
+            assert_eq!(shop.list(directory), [""; 0], "round {round}: left in {directory}");
+        }
+        shop.empties();
+    }
+}
+
+/// rmi, prune and load, too: afterwards the store is whole, and what was there before is there, or wholly gone.
+#[test]
+fn everything_else_is_killed_at_any_instant() {
+    let shop = Shop::new("gone");
+    let (one, two) = (recipe("jug/one:1", 2), recipe("jug/two:1", 3));
+    let keep = shop.image("oci", "one", &one);
+    let archive = shop.image("docker-archive", "two.tar", &two);
+    let file = archive.strip_prefix("docker-archive:").expect("a path");
+    shop.ok(&["pull", &keep]);
+    let kept = shop.trees();
+    let mut dice = Dice(7);
+    for round in 0..rounds(5) {
+        kill(&shop, &["load", "-i", file], &mut dice, Duration::from_millis(400));
+        shop.is_whole();
+        shop.ok(&["load", "-i", file]);
+        let verb: &[&str] =
+            if dice.below(2) == 0 { &["rmi", "jug/two:1"] } else { &["rmi", "--force", "jug/two:1"] };
+        kill(&shop, verb, &mut dice, Duration::from_millis(30));
+        shop.is_whole();
+        kill(&shop, &["image", "prune", "--force"], &mut dice, Duration::from_millis(30));
+        shop.is_whole();
+        shop.jug(&["rmi", "--ignore", "jug/two:1"]);
+        shop.ok(&["image", "prune", "--force"]);
+        let left = shop.trees();
+        assert!(kept.iter().all(|layer| left.contains_key(layer.0)) || left.is_empty(), "round {round}");
+        shop.ok(&["pull", &keep]);
+        assert_eq!(shop.trees(), kept, "round {round}");
+    }
+    shop.empties();
+}
+
+/// Each layer is unpacked once, whoever wants it; collections in between take nothing away.
+#[test]
+fn many_pull_the_same_at_once() {
+    let shop = Shop::new("many");
+    let images: Vec<String> = (0..4)
+        .map(|i| shop.image("oci", &format!("i{i}"), &recipe(&format!("jug/i{i}:1"), 2 + i % 2)))
+        .collect();
+    let pulls: Vec<_> =
+        (0..rounds(16).min(64) as usize).map(|i| shop.start(&["pull", &images[i % 4]])).collect();
+    let mut collections = 0;
+    let outputs: Vec<Said> = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            pulls.into_iter().map(|pull| Said::of(&pull.wait_with_output().expect("jug"))).collect::<Vec<_>>()
+        });
+        while !waiting.is_finished() {
+            // Not `image prune`: an image of a layout has no name, and would rightly go.
+            shop.ok(&["rmi", "--ignore", "nothing"]);
+            shop.ok(&["system", "df"]);
+            collections += 1;
+        }
+        waiting.join().expect("the thread")
+    });
+    assert!(collections > 0);
+    for said in &outputs {
+        assert_eq!(said.code, Some(0), "{}", said.err);
+    }
+    let done: usize = outputs.iter().map(|said| said.err.matches(": Done").count()).sum();
+    assert_eq!(done, shop.list("layers").len(), "each layer is unpacked once");
+    shop.is_whole();
+    shop.empties();
+}
+
+/// A pull and a collection that removes whatever has no name, over and over: what a running pull wants stays.
+#[test]
+fn a_collection_takes_nothing_from_a_running_pull() {
+    let shop = Shop::new("lease");
+    let layout = shop.image("oci", "layout", &recipe("jug/lease:1", 3));
+    for _ in 0..rounds(4) {
+        let mut pull = shop.start(&["pull", &format!("{layout}:jug/lease:1")]);
+        while pull.try_wait().expect("wait").is_none() {
+            shop.ok(&["image", "prune", "--force"]);
+        }
+        let said = Said::of(&pull.wait_with_output().expect("jug"));
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        assert!(shop.ok(&["images"]).contains("jug/lease"), "a name keeps it");
+        shop.is_whole();
+        shop.ok(&["rmi", "jug/lease:1"]);
+        assert_eq!(shop.list("layers"), [""; 0]);
+    }
+}
+
+/// A file system of its own for a store, in a mount namespace of this thread's own.
+fn small_disk(shop: &Shop, options: &str) {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .expect("private");
+    fs::create_dir_all(&shop.root).expect("mkdir");
+    mount(Some("jug-test"), &shop.root, Some("tmpfs"), MsFlags::empty(), Some(options)).expect("tmpfs");
+}
+
+fn resize(shop: &Shop, options: &str) {
+    use nix::mount::{MsFlags, mount};
+    mount(None::<&str>, &shop.root, None::<&str>, MsFlags::MS_REMOUNT, Some(options)).expect("remount");
+}
+
+fn fill(option: &str, unit: &str, levels: &[u64], enough: &str) {
+    let shop = Shop::new(option);
+    let small = shop.image(
+        "oci",
+        "small",
+        "tag = \"s:1\"\n[[layer]]\nfiles = [{ path = \"/a\", content = \"a\" }]\n",
+    );
+    let large = shop.image("oci", "large", &recipe("jug/large:1", 3));
+    let clean = shop.beside("clean");
+    clean.ok(&["pull", &small]);
+    clean.ok(&["pull", &large]);
+    small_disk(&shop, enough);
+    let mut refused = 0;
+    for level in levels {
+        resize(&shop, enough);
+        shop.ok(&["pull", &small]);
+        resize(&shop, &format!("{option}={level}{unit}"));
+        let said = shop.jug(&["pull", &large]);
+        if said.code != Some(0) {
+            refused += 1;
+            assert!(said.err.contains("no space left on device"), "{option}={level}: {}", said.err);
+            assert!(said.err.contains("jug system prune"), "{option}={level}: {}", said.err);
+            assert_eq!(shop.ok(&["images", "-q"]).lines().count(), 1, "{option}={level}");
+        }
+        resize(&shop, enough);
+        shop.is_whole();
+        shop.ok(&["pull", &large]);
+        assert_eq!(shop.trees(), clean.trees(), "{option}={level}");
+        shop.empties();
+    }
+    assert!(refused > 0, "no level was too low");
+}
+
+/// Levels between nothing at all and enough: three by default, `JUG_ROUNDS` of them else.
+fn levels(from: u64, to: u64) -> Vec<u64> {
+    let count = rounds(6).clamp(2, 100);
+    (0..count).map(|i| from + (to - from) * i / (count - 1)).collect()
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error() {
+    fill("size", "k", &levels(64, 6000), "size=64m,nr_inodes=100k");
+}
+
+#[test]
+fn a_disk_without_inodes_is_a_clear_error() {
+    fill("nr_inodes", "", &levels(46, 240), "size=64m,nr_inodes=100k");
+}
+
+/// Blobs and layers that lost bytes are found, moved aside, and brought again.
+#[test]
+fn damage_is_found_and_repaired() {
+    let shop = Shop::new("damaged");
+    let layout = shop.image("oci", "layout", &recipe("jug/damaged:1", 2));
+    shop.ok(&["pull", &format!("{layout}:jug/damaged:1")]);
+    let trees = shop.trees();
+    let damage: [(&str, &dyn Fn(&Shop)); 5] = [
+        ("a blob is shorter", &|shop| {
+            let blob = shop.root.join("blobs/sha256").join(&shop.list("blobs/sha256")[0]);
+            fs::File::options().write(true).open(blob).and_then(|file| file.set_len(7)).expect("truncate");
+        }),
+        ("blobs are gone", &|shop| {
+            for blob in shop.list("blobs/sha256") {
+                fs::remove_file(shop.root.join("blobs/sha256").join(blob)).expect("unlink");
+            }
+        }),
+        ("a file of a layer has other bytes", &|shop| {
+            let layer = shop.root.join("layers").join(&shop.list("layers")[0]).join("tree");
+            let dir = fs::read_dir(layer).expect("a tree").flatten().next().expect("an entry").path();
+            fs::write(dir.join("f1"), "other").expect("write");
+        }),
+        ("a layer is gone", &|shop| {
+            fs::remove_dir_all(shop.root.join("layers").join(&shop.list("layers")[1])).expect("rm");
+        }),
+        ("a layer's meta is empty", &|shop| {
+            fs::write(shop.root.join("layers").join(&shop.list("layers")[0]).join("meta"), "")
+                .expect("write");
+        }),
+    ];
+    for (what, damage) in damage {
+        damage(&shop);
+        shop.fails(&["system", "fsck", "--deep"], &["damaged"]);
+        let said = shop.jug(&["system", "fsck", "--deep", "--repair"]);
+        assert_eq!(said.code, Some(0), "{what}: {}{}", said.out, said.err);
+        shop.is_whole();
+        assert_eq!(shop.trees(), trees, "{what}");
+        assert!(shop.ok(&["images"]).contains("jug/damaged"), "{what}");
+    }
+}
+
+/// What no image names is not believed after a boot: blobs are hashed again, layers go.
+#[test]
+fn a_boot_throws_out_what_may_not_be_durable() {
+    let shop = Shop::new("boot");
+    let layout = shop.image("oci", "layout", &recipe("jug/boot:1", 2));
+    shop.ok(&["pull", &layout]);
+    let trees = shop.trees();
+    // As if the power had gone before the image's file was written, but after everything else.
+    for directory in ["images", "names"] {
+        for name in shop.list(directory) {
+            fs::remove_file(shop.root.join(directory).join(name)).expect("unlink");
+        }
+    }
+    let blob = shop
+        .list("blobs/sha256")
+        .into_iter()
+        .max_by_key(|name| fs::metadata(shop.root.join("blobs/sha256").join(name)).expect("stat").len());
+    let blob = shop.root.join("blobs/sha256").join(blob.expect("a blob"));
+    let length = fs::metadata(&blob).expect("stat").len();
+    fs::write(&blob, vec![0; length as usize]).expect("the zeros that an unfinished write leaves");
+    fs::write(shop.root.join("boot"), "\"another\"").expect("boot");
+    assert_eq!(shop.ok(&["images", "-q"]), "");
+    assert_eq!((shop.list("layers"), shop.list("blobs/sha256")), (vec![], vec![]));
+    assert!(!shop.list("staging").is_empty(), "blobs can be gone on with");
+    shop.ok(&["pull", &layout]);
+    assert_eq!(shop.trees(), trees);
+    shop.is_whole();
+    shop.empties();
+}
+
+/// An image that a container was made from stays, whatever is removed.
+#[test]
+fn what_a_container_uses_stays() {
+    let shop = Shop::new("pinned");
+    let id = shop.ok(&["pull", &shop.image("oci", "layout", &recipe("jug/pinned:1", 1))]);
+    let open = jug::image::store::Store::open(&shop.root).expect("a store");
+    let image = open.find(id.trim()).expect("an image");
+    open.pin(&image, "container-1").expect("pin");
+    shop.fails(&["rmi", id.trim()], &["used by container container-1"]);
+    shop.ok(&["rmi", "--force", id.trim()]);
+    shop.ok(&["system", "prune", "--all", "--force"]);
+    assert_eq!(shop.list("layers").len(), 1);
+    assert!(open.pin(&image, "../x").is_err(), "an owner is a name");
+    open.unpin("container-1").expect("unpin");
+    shop.empties();
+}
+
+#[test]
+fn umoci_agrees_about_the_files() {
+    let shop = Shop::new("umoci");
+    let layout = shop.image("oci", "layout", &recipe("jug/umoci:1", 1));
+    let id = shop.ok(&["pull", &layout]);
+    let own = shop.ok(&["image", "inspect", "--format", "{{.GraphDriver.Data.LowerDir}}", id.trim()]);
+    let (path, other) = (layout.strip_prefix("oci:").expect("a layout"), shop.dir.join("bundle"));
+    let unpacked = Command::new("umoci")
+        .args(["unpack", "--image", &format!("{path}:jug/umoci:1")])
+        .arg(&other)
+        .output()
+        .expect("umoci");
+    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+    let same =
+        Command::new("diff").args(["-r", own.trim()]).arg(other.join("rootfs")).output().expect("diff(1)");
+    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stdout));
+}
