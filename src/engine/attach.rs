@@ -1,8 +1,8 @@
 //! The caller's side of an attached container: its terminal or streams on one end, the monitor on the other.
 //!
 //! Messages keep their boundaries (SOCK_SEQPACKET), and begin with a letter. From the monitor: `o` and `e` output and
-//! errors, `x` and four bytes the exit code. To it: `i` input, `c` the input is closed, `w` the window's rows and columns
-//! (two bytes each, little-endian), `s` a signal's number.
+//! errors, `x` and four bytes the exit code. To it: `i` input, `c` the input is closed, `w` the window's rows and
+//! columns (two bytes each, little-endian), `s` a signal's number.
 
 use std::os::fd::{AsFd, OwnedFd};
 

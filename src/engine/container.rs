@@ -5,6 +5,7 @@
 //!     record               what was asked for, as JSON; without it the directory is nobody's and goes away
 //!     config.json rootfs/  the bundle; rootfs is where the root is mounted, in a mount namespace of its own
 //!     upper/ work/         what the container wrote
+//!     volumes              the anonymous volumes that go with it, a name a line
 //!     hosts hostname resolv.conf
 //!     started exited       the last start, and how it ended: both carry the same attempt, or nobody knows the end
 //!     log log.1 ...        what it said
@@ -159,6 +160,15 @@ impl Container {
         let old = std::mem::replace(&mut self.record.name, name.to_owned());
         self.write_record()?;
         free_name(&self.place, &old, &self.record.id);
+        Ok(())
+    }
+
+    /// Writes down the volumes that go with the container, before they are made.
+    pub fn claim_volumes(&mut self, names: Vec<String>) -> Result<()> {
+        if !names.is_empty() {
+            write_whole(&self.path, "volumes", names.join("\n").as_bytes(), false)?;
+        }
+        self.record.volumes = names;
         Ok(())
     }
 
@@ -377,7 +387,13 @@ fn sweep_unborn(place: &Place, id: &str) {
     }
     // It may have been finished meanwhile.
     if fs::symlink_metadata(path.join("record")).is_err() {
-        let _ = remove_tree(&path).and_then(|()| unpin(place, id));
+        // What it had claimed outside goes first.
+        for name in fs::read_to_string(path.join("volumes")).unwrap_or_default().lines() {
+            let _ = names::check(name).and_then(|()| remove_tree(&place.volumes().join(name)));
+        }
+        let links = fs::read_dir(place.names()).into_iter().flatten().flatten();
+        links.for_each(|link| free_name(place, &link.file_name().to_string_lossy(), id));
+        let _ = unpin(place, id).and_then(|()| remove_tree(&path));
     }
 }
 
@@ -460,7 +476,7 @@ fn open_up(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     let Ok(entries) = fs::read_dir(path) else { return };
     for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if entry.metadata().is_ok_and(|meta| meta.mode() & libc::S_IFMT == libc::S_IFDIR) {
             let _ = fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700));
             open_up(&entry.path());
         }

@@ -1,6 +1,7 @@
 //! Devices of the host that a container may use: nodes to make and rules for the device program.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -64,13 +65,13 @@ fn all_of(dir: &Path, depth: u32) -> Vec<Value> {
         if depth == 0 && (OWN.contains(&name.as_str()) || ALSO_OWN.contains(&name.as_str())) {
             continue;
         }
-        let Ok(kind) = std::fs::symlink_metadata(&path) else { continue };
-        if kind.file_type().is_dir() && depth < 4 {
-            nodes.extend(all_of(&path, depth + 1));
-        } else if !kind.file_type().is_symlink()
-            && let Ok(Some(found)) = node(&path, &path.to_string_lossy())
-        {
-            nodes.push(found);
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+        match meta.mode() & libc::S_IFMT {
+            libc::S_IFDIR if depth < 4 => nodes.extend(all_of(&path, depth + 1)),
+            libc::S_IFCHR | libc::S_IFBLK => {
+                nodes.extend(node(&path, &path.to_string_lossy()).ok().flatten())
+            }
+            _ => {}
         }
     }
     nodes

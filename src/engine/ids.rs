@@ -1,5 +1,6 @@
-//! The ids of a container: the host's, or a user namespace's. An unprivileged user always gets one: with the ranges that
-//! /etc/subuid and /etc/subgid give, where newuidmap(1) is there to map them, or with the one id that is one's own.
+//! The ids of a container: the host's, or a user namespace's. An unprivileged user always gets one: with the ranges
+//! that /etc/subuid and /etc/subgid give, where newuidmap(1) is there to map them, or with the one id that is one's
+//! own.
 
 use super::settings::Settings;
 use super::spec::Maps;

@@ -82,6 +82,7 @@ pub struct Prepared {
 /// Makes a container that waits for its start. The lock is held.
 pub fn create(place: &Place, settings: &Settings, root: Root, words: &[String]) -> Result<Prepared> {
     let args = root.says.args(settings, words)?;
+    Runtime::find(place, settings.runtime.as_deref())?;
     let cid_file = settings.cidfile.as_deref().map(claim_cid_file).transpose()?;
     let container = Container::claim(place, settings.name.as_deref());
     let made = container.and_then(|container| fill(place, settings, root, args, container));
@@ -156,9 +157,9 @@ fn write(
     let maps = ids::maps(settings, &user)?;
     let hostname = hostname(settings, &id);
     let mut mounts = files_of(place, settings, container, &hostname, &dir)?;
-    let (of_volumes, anonymous) =
-        volumes::make(place, &volumes::wanted(settings, &root.says.volumes)?, &dir)?;
-    container.record.volumes = anonymous;
+    let wanted = volumes::wanted(settings, &root.says.volumes)?;
+    container.claim_volumes(volumes::anonymous(&wanted))?;
+    let of_volumes = volumes::make(place, &wanted, &dir)?;
     mounts.retain(|file| !of_volumes.iter().any(|other| other["destination"] == file["destination"]));
     mounts.extend(of_volumes);
     if settings.init {
@@ -237,7 +238,10 @@ fn files_of(
     if own.record.rootfs.is_some() && root.open_existing(Path::new("etc"))?.is_none() {
         return Ok(Vec::new());
     }
-    let mount = |(name, target): (&str, &str)| json!({ "destination": target, "type": "bind", "source": dir.join(name), "options": ["rbind", "rprivate"] });
+    let mount = |(name, target): (&str, &str)| {
+        let options = ["rbind", "rprivate"];
+        json!({ "destination": target, "type": "bind", "source": dir.join(name), "options": options })
+    };
     Ok(files::FILES.map(mount).into())
 }
 
@@ -270,9 +274,8 @@ fn labels(settings: &Settings, image: &FromImage) -> Result<BTreeMap<String, Str
         all.insert(key.to_owned(), value.to_owned());
     }
     // An image's labels are inert: what a runtime takes for an order is none here (CVE-2026-53488).
-    let order = |key: &str| {
-        ["run.oci.", "org.criu.", "org.systemd.", "krun.", "module.wasm."].iter().any(|p| key.starts_with(p))
-    };
+    const ORDERS: [&str; 5] = ["run.oci.", "org.criu.", "org.systemd.", "krun.", "module.wasm."];
+    let order = |key: &str| ORDERS.iter().any(|prefix| key.starts_with(prefix));
     all.retain(|key, _| {
         !order(key) || settings.label.iter().any(|label| label.split('=').next() == Some(key))
     });
@@ -296,12 +299,18 @@ fn open_root(container: &Container) -> Result<Option<OwnedFd>> {
 /// Runs the container under this process, which waits for it: `run --rm` without a terminal. Nothing is logged.
 pub fn direct(prepared: Prepared) -> Result<u8> {
     let Prepared { container, tree } = prepared;
+    let code = directly(&container, tree.as_ref());
+    container.remove(true)?;
+    code
+}
+
+fn directly(container: &Container, tree: Option<&OwnedFd>) -> Result<u8> {
     let settings = &container.record.settings;
     let runtime = Runtime::find(&container.place, settings.runtime.as_deref())?;
-    refresh(&container)?;
+    refresh(container)?;
     container.write_started()?;
     container.place.make(&container.place.runroot)?;
-    enter(&container.path, tree.as_ref())?;
+    enter(&container.path, tree)?;
     // The runtime holds the lock too: who finds the container while this process is gone knows that it is watched.
     monitor::keep_open(container.dir())?;
     let log = container.path.join("runtime.log");
@@ -314,7 +323,6 @@ pub fn direct(prepared: Prepared) -> Result<u8> {
         mount::detach_here()?;
         path::chdir(Path::new("/"))?;
     }
-    container.remove(true)?;
     Ok(code as u8)
 }
 
@@ -444,7 +452,8 @@ fn ready(container: &Container) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    if container.status()?.is_up() {
+    // The lock is ours, so it says nothing: only a process that lives does.
+    if container.pid()?.is_some() {
         return Err(running());
     }
     crate::container::delete(container.place.records()?.as_ref(), &container.oci_id()?, true)

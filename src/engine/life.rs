@@ -8,7 +8,7 @@ use super::{attach, monitor};
 use crate::container as oci;
 use crate::container::record::Root;
 use crate::error::{Error, Result};
-use crate::sys::{fd, process, signal, socket};
+use crate::sys::{fd, signal, socket};
 
 /// How long a monitor may take for what it has to do after an end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +28,9 @@ pub fn kill(container: &Container, number: i32) -> Result<()> {
         return Err(not_running(container));
     }
     let sent = oci::kill(&records(container)?, &container.oci_id()?, number, number == libc::SIGKILL);
-    sent.map_err(|e| if e.what() == "container not running" { not_running(container) } else { e })
+    // It may have ended meanwhile, and even be gone.
+    let ended = ["container not running", "container does not exist"];
+    sent.map_err(|e| if ended.contains(&e.what()) { not_running(container) } else { e })
 }
 
 /// Asks the program to end, and kills it after so many seconds (-1: never). A container that does not run is no error.
@@ -147,15 +149,4 @@ pub fn remove(container: Container, force: bool, volumes: bool) -> Result<()> {
         }
         std::thread::sleep(PAUSE);
     }
-}
-
-/// The processes of a container, by their numbers on the host.
-pub fn pids(container: &Container) -> Result<Vec<i32>> {
-    let oci = container.oci()?.ok_or_else(|| not_running(container))?;
-    crate::cgroup::pids(&oci.record.cgroup)
-}
-
-/// Whether a process lives.
-pub fn lives(pid: i32) -> bool {
-    process::pidfd_open(pid).is_ok_and(|found| found.is_some())
 }

@@ -1,6 +1,6 @@
 //! Profiles in the format of Docker and containers/common: architectures with their siblings, and rules that depend on
-//! capabilities, architecture and kernel. What comes out is the OCI profile of one container. `seccomp.json` beside this
-//! file is our own default: what it does not name answers ENOSYS, what is known to be abused EPERM.
+//! capabilities, architecture and kernel. What comes out is the OCI profile of one container. `seccomp.json` beside
+//! this file is our own default: what it does not name answers ENOSYS, what is known to be abused EPERM.
 //!
 //! Pure: bytes in, a value out. Compiling the result is jug-oci's.
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::container::{Container, remove_tree};
 use super::place::io;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host;
 use crate::image::snapshot::{self, Options, Upper};
 
@@ -21,6 +21,11 @@ pub fn open(container: &Container) -> Result<OwnedFd> {
             other => other.map(|()| path.clone()).map_err(io(format_args!("mkdir({path:?})"))),
         }
     };
+    if host::is_rootless() {
+        return Err(Error::new("containers of images need root, for now")
+            .why("the layers have to be mounted in a user namespace that every later verb can enter")
+            .next("as an unprivileged user, unpack the image and use --rootfs DIR"));
+    }
     directory("rootfs", 0o755)?;
     if container.record.settings.rm {
         // A volatile mount leaves a mark by which the next one is refused; what it was about is still whole here.

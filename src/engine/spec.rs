@@ -285,14 +285,16 @@ fn rlimit(text: &str) -> Result<Value> {
         "-1" | "unlimited" => Ok(u64::MAX),
         _ => value.parse::<u64>().map_err(|_| bad()),
     };
-    Ok(
-        json!({ "type": format!("RLIMIT_{}", name.to_ascii_uppercase()), "soft": number(soft)?, "hard": number(hard)? }),
-    )
+    let kind = format!("RLIMIT_{}", name.to_ascii_uppercase());
+    Ok(json!({ "type": kind, "soft": number(soft)?, "hard": number(hard)? }))
+}
+
+fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
+    json!({ "destination": destination, "type": kind, "source": kind, "options": options })
 }
 
 fn mounts(parts: &Parts) -> Result<Vec<Value>> {
     let settings = parts.settings;
-    let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     let shm = match settings.shm_size.as_deref() {
         Some(size) => quantity::bytes(size, "--shm-size")?,
         None => 64 << 20,

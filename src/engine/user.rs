@@ -1,5 +1,5 @@
-//! Who the program is: `USER[:GROUP]` by the names and numbers of the root file system's own /etc/passwd and /etc/group.
-//! Those files are the image's: they are opened inside the root, must be regular, and have a longest size
+//! Who the program is: `USER[:GROUP]` by the names and numbers of the root file system's own /etc/passwd and
+//! /etc/group. Those files are the image's: they are opened inside the root, must be regular, and have a longest size
 //! (CVE-2024-40635, CVE-2026-30892: an id is a decimal number below 2^32-1, or it is a name).
 
 use std::os::fd::AsFd;

@@ -21,8 +21,10 @@ use crate::sys::path;
 pub enum Source {
     /// A path of the host.
     Bind(PathBuf),
-    /// A volume by its name; `None`: a new one without.
-    Volume(Option<String>),
+    /// A volume by its name.
+    Volume(String),
+    /// A new one, whose name is an id.
+    Anonymous(String),
     Tmpfs,
 }
 
@@ -58,7 +60,7 @@ pub fn wanted(settings: &Settings, of_image: &[String]) -> Result<Vec<Mount>> {
         }
     }
     for target in of_image {
-        let mount = Mount::new(Source::Volume(None), target)?;
+        let mount = Mount::new(Source::Anonymous(names::id()?), target)?;
         if !all.iter().any(|other| other.target == mount.target) {
             all.push(mount);
         }
@@ -109,13 +111,13 @@ fn source_of(text: &str) -> Result<Source> {
     }
     names::check(text)
         .map_err(|_| Error::new(format!("{text:?} is neither a path of the host nor a name for a volume")))?;
-    Ok(Source::Volume(Some(text.to_owned())))
+    Ok(Source::Volume(text.to_owned()))
 }
 
 fn by_volume_flag(text: &str) -> Result<Mount> {
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts[..] {
-        [target] => (Source::Volume(None), target, ""),
+        [target] => (Source::Anonymous(names::id()?), target, ""),
         [source, target] => (source_of(source)?, target, ""),
         [source, target, options] => (source_of(source)?, target, options),
         _ => return Err(Error::new(format!("--volume: {text:?} is not SOURCE:PATH:OPTIONS"))),
@@ -145,7 +147,7 @@ fn by_mount_flag(text: &str) -> Result<Mount> {
     let source = match (kind, source) {
         ("bind", Some(path)) => Source::Bind(std::path::absolute(path).map_err(io("--mount"))?),
         ("volume", Some(name)) => source_of(name)?,
-        ("volume", None) => Source::Volume(None),
+        ("volume", None) => Source::Anonymous(names::id()?),
         ("tmpfs", None) => Source::Tmpfs,
         _ => {
             return Err(Error::new(format!(
@@ -164,10 +166,18 @@ fn by_mount_flag(text: &str) -> Result<Mount> {
     Ok(mount)
 }
 
-/// Makes the volumes that are new, filled with what the image has there, and gives the mounts for config.json and the
-/// names of those without a name of their own.
-pub fn make(place: &Place, mounts: &[Mount], root: &RootDir) -> Result<(Vec<Value>, Vec<String>)> {
-    let (mut entries, mut anonymous) = (Vec::new(), Vec::new());
+/// The names of the volumes that go with the container.
+pub fn anonymous(mounts: &[Mount]) -> Vec<String> {
+    let name = |mount: &Mount| match &mount.source {
+        Source::Anonymous(name) => Some(name.clone()),
+        _ => None,
+    };
+    mounts.iter().filter_map(name).collect()
+}
+
+/// Makes the volumes that are new, filled with what the image has there, and gives the mounts for config.json.
+pub fn make(place: &Place, mounts: &[Mount], root: &RootDir) -> Result<Vec<Value>> {
+    let mut entries = Vec::new();
     for mount in mounts {
         let mut options = mount.options.clone();
         let (kind, source) = match &mount.source {
@@ -188,15 +198,8 @@ pub fn make(place: &Place, mounts: &[Mount], root: &RootDir) -> Result<(Vec<Valu
                 })?;
                 ("bind", path.to_string_lossy().into_owned())
             }
-            Source::Volume(name) => {
-                let name = match name {
-                    Some(name) => name.clone(),
-                    None => {
-                        anonymous.push(names::id()?);
-                        anonymous[anonymous.len() - 1].clone()
-                    }
-                };
-                ("bind", volume(place, &name, mount, root)?.to_string_lossy().into_owned())
+            Source::Volume(name) | Source::Anonymous(name) => {
+                ("bind", volume(place, name, mount, root)?.to_string_lossy().into_owned())
             }
         };
         if kind == "bind" {
@@ -214,7 +217,7 @@ pub fn make(place: &Place, mounts: &[Mount], root: &RootDir) -> Result<(Vec<Valu
         entries
             .push(json!({ "destination": mount.target, "type": kind, "source": source, "options": options }));
     }
-    Ok((entries, anonymous))
+    Ok(entries)
 }
 
 /// The directory of a volume. A new one gets the owner, the mode and the content of what the image has at the target.
@@ -254,8 +257,8 @@ mod tests {
             (bind.source, bind.target.as_str(), bind.read_only),
             (Source::Bind("/a".into()), "/c", true)
         );
-        assert_eq!(by_volume_flag("data:/d").unwrap().source, Source::Volume(Some("data".into())));
-        assert_eq!(by_volume_flag("/d").unwrap().source, Source::Volume(None));
+        assert_eq!(by_volume_flag("data:/d").unwrap().source, Source::Volume("data".into()));
+        assert!(matches!(by_volume_flag("/d").unwrap().source, Source::Anonymous(_)));
         let tmpfs = by_mount_flag("type=tmpfs,target=/t,tmpfs-size=1m").unwrap();
         assert_eq!((tmpfs.source, tmpfs.options), (Source::Tmpfs, vec!["size=1m".to_owned()]));
         for bad in ["a:b", "/a:/", "x y:/d", "/a:/b:ro:rw", "/a:/b:what", "/a:/.."] {

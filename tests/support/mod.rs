@@ -29,6 +29,8 @@ mod bundle;
 mod call;
 mod console;
 mod container;
+#[cfg(feature = "engine")]
+mod engine;
 mod machine;
 mod place;
 mod template;
@@ -38,6 +40,8 @@ pub use bundle::{Bundle, DEFAULT_PATH, default_spec};
 pub use call::{Call, Output, Running, runtime_call};
 pub use console::{Console, Master, Pty};
 pub use container::Container;
+#[cfg(feature = "engine")]
+pub use engine::Engine;
 pub use machine::{Feature, in_guest, is_peer, is_runc, runtime, runtime_name};
 pub use place::{
     Holder, SafeBox, cgroup_dir, cgroup2_mount, has, listing, mount_at, namespace, own_namespace,

@@ -35,7 +35,8 @@ pub struct Commit {
     #[arg(short, long, value_name = "LINE")]
     change: Vec<String>,
     /// Freeze the container meanwhile
-    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(num_args = 0..=1, default_missing_value = "true")]
     pause: bool,
     #[arg(value_name = "CONTAINER")]
     container: String,

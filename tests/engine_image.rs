@@ -1,0 +1,94 @@
+//! Containers of images: what the config says becomes the process, what is written becomes a layer, and no mount ever
+//! stands on the host.
+#![cfg(feature = "engine")]
+
+mod support;
+use support::*;
+
+/// An engine whose store has the image `box`, imported from the bundle's root file system.
+fn with_image(lines: &[&str]) -> Engine {
+    let e = Engine::new();
+    let tar = e.bundle.path("root.tar");
+    let rootfs = e.bundle.rootfs();
+    let names: Vec<String> = std::fs::read_dir(&rootfs)
+        .expect("rootfs")
+        .map(|entry| entry.expect("readdir(3)").file_name().to_string_lossy().into_owned())
+        .collect();
+    let packed =
+        std::process::Command::new("tar").arg("-C").arg(&rootfs).args(["-cf", &tar]).args(&names).status();
+    assert!(packed.expect("tar(1)").success());
+    let mut args = vec!["import", "-q"];
+    lines.iter().for_each(|line| args.extend(["-c", line]));
+    args.extend([tar.as_str(), "box"]);
+    e.jug(&args).ok();
+    e
+}
+
+#[test]
+fn the_config_becomes_the_process() {
+    let e = with_image(&[
+        "ENTRYPOINT [\"/bin/probe\"]",
+        "ENV FLOCK=wool",
+        "USER lamb",
+        "WORKDIR /tmp",
+        "LABEL a=b",
+        "LABEL run.oci.handler=wasm",
+        "STOPSIGNAL INT",
+    ]);
+    let report = e.jug(&["run", "--rm", "box"]).ok().json();
+    assert_eq!((&report["uid"]["effective"], &report["cwd"]), (&json!(1000), &json!("/tmp")));
+    assert!(report["env"].as_array().expect("env").contains(&json!("FLOCK=wool")));
+    let root = mount_at(&report, "/");
+    assert_eq!(root["type"], "overlay");
+    let out = e.jug(&["run", "--rm", "--entrypoint", "echo", "box", "said"]).ok();
+    assert_eq!(out.stdout, "said\n");
+    e.jug(&["create", "--name", "made", "box"]).ok();
+    let labels = e.field("made", "{{json .Config.Labels}}");
+    assert_eq!(labels, r#"{"a":"b"}"#, "an image gives no orders to the runtime");
+    assert_eq!(e.field("made", "{{.Config.StopSignal}}"), "INT");
+    e.jug(&["rmi", "box"]).exits(125);
+    e.jug(&["rm", "made"]).ok();
+    e.jug(&["rmi", "box"]).ok();
+}
+
+#[test]
+fn what_is_written_stays_with_the_container_and_becomes_a_layer() {
+    let e = with_image(&["CMD [\"sh\"]", "VOLUME /data"]);
+    let script = "echo new > /new; rm /etc/group; mkdir /d; echo x > /d/f; echo kept > /data/k";
+    e.jug(&["run", "--name", "writer", "box", "sh", "-c", script]).ok();
+    let diff = e.jug(&["diff", "writer"]).ok().stdout;
+    for line in ["A /new", "D /etc/group", "A /d", "A /d/f", "C /etc"] {
+        assert!(diff.lines().any(|other| other == line), "{line}:\n{diff}");
+    }
+    assert!(!diff.contains("/data/k"), "{diff}");
+    let id =
+        e.jug(&["commit", "-m", "written", "-c", "CMD [\"cat\",\"/new\"]", "writer", "written"]).ok().stdout;
+    assert!(id.starts_with("sha256:"), "{id}");
+    assert_eq!(e.jug(&["run", "--rm", "written"]).ok().stdout, "new\n");
+    e.jug(&["run", "--rm", "written", "cat", "/etc/group"]).exits(1);
+    assert_eq!(e.jug(&["run", "--rm", "box", "cat", "/etc/group"]).ok().stdout.lines().count(), 3);
+    let tar = e.bundle.path("export.tar");
+    e.jug(&["export", "-o", &tar, "writer"]).ok();
+    let list = std::process::Command::new("tar").args(["-tf", &tar]).output().expect("tar(1)");
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(list.lines().any(|name| name.trim_start_matches("./") == "d/f"), "{list}");
+    let volumes = || std::fs::read_dir(e.root().join("volumes")).into_iter().flatten().count();
+    assert_eq!(volumes(), 1);
+    e.jug(&["rm", "-v", "writer"]).ok();
+    assert_eq!(volumes(), 0);
+}
+
+#[test]
+fn no_mount_stands_on_the_host() {
+    let e = with_image(&["CMD [\"sleep\",\"3600\"]"]);
+    let id = e.jug(&["run", "-d", "--name", "mounted", "box"]).ok().stdout.trim().to_owned();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    assert!(!mounts.contains(e.bundle.tag()), "{mounts}");
+    e.jug(&["exec", "mounted", "sh", "-c", "echo 1 > /here"]).ok();
+    e.jug(&["stop", "-t", "0", "mounted"]).ok();
+    e.jug(&["start", "mounted"]).ok();
+    assert_eq!(e.jug(&["exec", "mounted", "cat", "/here"]).ok().stdout, "1\n");
+    e.jug(&["rm", "-f", "mounted"]).ok();
+    e.is_gone(&id);
+    e.jug(&["run", "--rm", "no-such-image:1", "true"]).exits(125);
+}
