@@ -97,7 +97,10 @@ fn frame(socket: &mut UnixStream) -> Option<(u32, Vec<u8>)> {
 }
 
 fn field(bytes: &[u8], number: u64) -> Vec<u8> {
-    fields(bytes).find(|(field, _)| *field == number).map(|(_, value)| value.bytes().to_vec()).unwrap_or_default()
+    fields(bytes)
+        .find(|(field, _)| *field == number)
+        .map(|(_, value)| value.bytes().to_vec())
+        .unwrap_or_default()
 }
 
 fn number(bytes: &[u8], field: u64) -> i64 {
@@ -224,7 +227,8 @@ fn a_life_and_its_events() {
     assert_eq!(shim.status(), STOPPED);
     let deleted = shim.delete();
     assert_eq!((number(&deleted, 1), number(&deleted, 2)), (i64::from(pid), 7));
-    let topics: Vec<String> = (0..4).map(|_| shim.events.recv_timeout(patience()).expect("an event")).collect();
+    let topics: Vec<String> =
+        (0..4).map(|_| shim.events.recv_timeout(patience()).expect("an event")).collect();
     assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
     shim.end();
 }
@@ -363,7 +367,12 @@ fn input_ends_when_it_is_closed() {
     let mut reader = fs::OpenOptions::new().read(true).open(&stdout).expect("open");
     for line in ["one\n", "two\n"] {
         // Each by a client that goes away: the input stays open.
-        fs::OpenOptions::new().write(true).open(&stdin).expect("open").write_all(line.as_bytes()).expect("write");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&stdin)
+            .expect("open")
+            .write_all(line.as_bytes())
+            .expect("write");
         let mut text = [0; 4];
         reader.read_exact(&mut text).expect("read");
         assert_eq!(text, line.as_bytes());
@@ -405,7 +414,8 @@ fn a_terminal_that_nobody_reads() {
         std::thread::sleep(std::time::Duration::from_millis(200));
         (used() <= before + 1).then_some(())
     });
-    let mut reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).expect("open");
+    let mut reader =
+        fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).expect("open");
     let mut text = [0; 41];
     reader.read_exact(&mut text).expect("read");
     assert!(text.starts_with(b"0123456789"), "{text:?}");
@@ -444,7 +454,10 @@ fn an_exec_has_a_life_of_its_own() {
     let mut one = request(&b.id());
     one.text(2, "f");
     let (_, said) = shim.ask("Start", &one).expect_err("no such program");
-    assert!(said.starts_with("OCI runtime exec failed: exec failed: ") && said.contains("/nowhere"), "{said}");
+    assert!(
+        said.starts_with("OCI runtime exec failed: exec failed: ") && said.contains("/nowhere"),
+        "{said}"
+    );
     shim.good("Delete", &one);
     assert_eq!(shim.status(), RUNNING);
     shim.kill();
