@@ -121,7 +121,8 @@ impl Shim {
             }
         }
         if let Some(new) = self.publisher.send() {
-            self.epoll.add(new, libc::EPOLLIN, PUBLISHER)?;
+            // By its edges: what it did not take at once goes when it can.
+            self.epoll.add(new, libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET, PUBLISHER)?;
         }
         Ok(())
     }
