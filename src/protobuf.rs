@@ -1,5 +1,5 @@
-//! The few forms of Protocol Buffers that the messages of criu (its images/rpc.proto) and of containerd's shims are made
-//! of: numbers, texts, messages. Must not know what a message means.
+//! The few forms of Protocol Buffers that the messages of criu (its images/rpc.proto) and of containerd's shims are
+//! made of: numbers, texts, messages. Must not know what a message means.
 
 /// A message being written.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -97,7 +97,10 @@ fn frame(socket: &mut UnixStream) -> Option<(u32, Vec<u8>)> {
 }
 
 fn field(bytes: &[u8], number: u64) -> Vec<u8> {
-    fields(bytes).find(|(field, _)| *field == number).map(|(_, value)| value.bytes().to_vec()).unwrap_or_default()
+    fields(bytes)
+        .find(|(field, _)| *field == number)
+        .map(|(_, value)| value.bytes().to_vec())
+        .unwrap_or_default()
 }
 
 fn number(bytes: &[u8], field: u64) -> i64 {
@@ -224,7 +227,8 @@ fn a_life_and_its_events() {
     assert_eq!(shim.status(), STOPPED);
     let deleted = shim.delete();
     assert_eq!((number(&deleted, 1), number(&deleted, 2)), (i64::from(pid), 7));
-    let topics: Vec<String> = (0..4).map(|_| shim.events.recv_timeout(patience()).expect("an event")).collect();
+    let topics: Vec<String> =
+        (0..4).map(|_| shim.events.recv_timeout(patience()).expect("an event")).collect();
     assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
     shim.end();
 }
@@ -363,7 +367,12 @@ fn input_ends_when_it_is_closed() {
     let mut reader = fs::OpenOptions::new().read(true).open(&stdout).expect("open");
     for line in ["one\n", "two\n"] {
         // Each by a client that goes away: the input stays open.
-        fs::OpenOptions::new().write(true).open(&stdin).expect("open").write_all(line.as_bytes()).expect("write");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&stdin)
+            .expect("open")
+            .write_all(line.as_bytes())
+            .expect("write");
         let mut text = [0; 4];
         reader.read_exact(&mut text).expect("read");
         assert_eq!(text, line.as_bytes());
@@ -405,7 +414,8 @@ fn a_terminal_that_nobody_reads() {
         std::thread::sleep(std::time::Duration::from_millis(200));
         (used() <= before + 1).then_some(())
     });
-    let mut reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).expect("open");
+    let mut reader =
+        fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).expect("open");
     let mut text = [0; 41];
     reader.read_exact(&mut text).expect("read");
     assert!(text.starts_with(b"0123456789"), "{text:?}");
@@ -444,9 +454,74 @@ fn an_exec_has_a_life_of_its_own() {
     let mut one = request(&b.id());
     one.text(2, "f");
     let (_, said) = shim.ask("Start", &one).expect_err("no such program");
-    assert!(said.starts_with("OCI runtime exec failed: exec failed: ") && said.contains("/nowhere"), "{said}");
+    assert!(
+        said.starts_with("OCI runtime exec failed: exec failed: ") && said.contains("/nowhere"),
+        "{said}"
+    );
     shim.good("Delete", &one);
     assert_eq!(shim.status(), RUNNING);
+    shim.kill();
+    shim.good("Wait", &request(&b.id()));
+    shim.delete();
+    shim.end();
+}
+
+#[test]
+fn statistics_are_those_of_the_cgroup() {
+    for controller in ["memory", "pids"] {
+        needs!(Feature::Controller(controller));
+    }
+    let b = Bundle::new();
+    b.edit(|spec| {
+        spec["linux"]["resources"]["pids"] = json!({ "limit": 77 });
+        spec["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
+    });
+    b.set_args(&["/bin/probe", "alloc", "8", "3600"]);
+    let out = b.path("out");
+    let mut shim = Shim::start(&b);
+    let mut more = Message::default();
+    more.text(6, format!("file://{out}"));
+    shim.run(&more);
+    eventually("8 MiB", || fs::read_to_string(&out).ok().filter(|text| text.contains("ok")));
+    let any = field(&shim.good("Stats", &request(&b.id())), 1);
+    let (name, metrics) = (String::from_utf8(field(&any, 1)).expect("text"), field(&any, 2));
+    // The numbers of the fields are those of stats/v1/metrics.proto and cgroup2/stats/metrics.proto.
+    let memory = field(&metrics, 4);
+    let (pids, limit, usage) = match name.as_str() {
+        "io.containerd.cgroups.v1.Metrics" => {
+            let usage = field(&memory, 33);
+            (field(&metrics, 2), number(&usage, 1), number(&usage, 2))
+        }
+        "io.containerd.cgroups.v2.Metrics" => (field(&metrics, 1), number(&memory, 33), number(&memory, 32)),
+        other => panic!("{other}"),
+    };
+    assert_eq!(name.contains("v2"), Feature::CgroupV2.is_present());
+    assert_eq!((number(&pids, 1), number(&pids, 2)), (1, 77));
+    assert_eq!(limit, 64 << 20);
+    assert!((8 << 20..64 << 20).contains(&usage), "{usage}");
+    shim.kill();
+    shim.good("Wait", &request(&b.id()));
+    shim.delete();
+    shim.end();
+}
+
+#[test]
+fn an_idle_shim_keeps_little() {
+    let b = Bundle::new();
+    let mut shim = Shim::start(&b);
+    shim.run(&Message::default());
+    let pid = shim.pid();
+    let private = || {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps_rollup");
+        let of = |key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("a line");
+            line.trim_end_matches("kB").trim().parse::<u64>().expect("kB")
+        };
+        of("Private_Clean:") + of("Private_Dirty:")
+    };
+    // It has just worked; a second later it has given back what it does not need. (A build for debugging is larger.)
+    eventually("less than 1000 kB of its own", || (private() < 1000).then_some(()));
+    assert_eq!(shim.status(), RUNNING, "and it takes it up again");
     shim.kill();
     shim.good("Wait", &request(&b.id()));
     shim.delete();

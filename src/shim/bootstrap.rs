@@ -1,5 +1,5 @@
-//! How a shim comes to be: `start` finds the pod's shim or makes one, and says where it listens. The process that serves
-//! is this program again, with the listening socket as its descriptor 3, so that it keeps nothing of the starting.
+//! How a shim comes to be: `start` finds the pod's shim or makes one, and says where it listens. The process that
+//! serves is this program again, with the listening socket as its descriptor 3: it keeps nothing of the starting.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};

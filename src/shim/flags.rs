@@ -1,5 +1,5 @@
-//! The command line of a v2 shim (containerd's core/runtime/v2/README.md). containerd writes flags in Go's way, with one
-//! dash.
+//! The command line of a v2 shim (containerd's core/runtime/v2/README.md). containerd writes flags in Go's way, with
+//! one dash.
 
 use std::ffi::OsString;
 

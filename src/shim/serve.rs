@@ -21,6 +21,8 @@ const PUBLISHER: u64 = 2;
 const FIRST: u64 = 16;
 /// More clients than containerd ever is.
 const CONNECTIONS: usize = 64;
+/// After so long without an event a shim gives back what it does not need to wait.
+const IDLE: Duration = Duration::from_secs(1);
 /// How long the last words may take when everything is over.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -38,6 +40,8 @@ pub struct Shim {
     /// Children that ended before the runtime said who they are.
     pub early: Vec<(i32, super::process::End)>,
     words: u64,
+    /// Nothing has happened since the code was given back.
+    asleep: bool,
     ending: Option<Instant>,
 }
 
@@ -66,6 +70,7 @@ pub fn serve(
         launches: Vec::new(),
         early: Vec::new(),
         words: FIRST,
+        asleep: false,
         ending: None,
     };
     while !shim.is_over() {
@@ -93,29 +98,36 @@ impl Shim {
 
     fn turn(&mut self) -> Result<()> {
         let last = self.ending.map(|until| until.saturating_duration_since(Instant::now()));
-        let wait = [self.publisher.wait(), last].into_iter().flatten().min();
+        let idle = (!self.asleep).then_some(IDLE);
+        let wait = [self.publisher.wait(), last, idle].into_iter().flatten().min();
         let wait = wait.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX) + 1);
-        let mut seen = [(0, 0); 16];
+        let mut seen = [0; sys::epoll::BATCH];
         let mut count = 0;
-        self.epoll.wait(wait, |events, word| {
-            seen[count] = (events, word);
+        self.epoll.wait(wait, |word| {
+            seen[count] = word;
             count += 1;
         })?;
-        for (events, word) in seen.into_iter().take(count) {
+        if count == 0 && idle.is_some() && self.publisher.is_empty() {
+            sys::process::trim_heap();
+            sys::process::forget_code();
+        }
+        self.asleep = count == 0;
+        for word in seen.into_iter().take(count) {
             match word {
                 LISTENER => self.accept()?,
                 SIGNALS => self.reap()?,
                 PUBLISHER => self.publisher.hear(),
-                _ => self.other(word, events)?,
+                _ => self.other(word)?,
             }
         }
         if let Some(new) = self.publisher.send() {
-            self.epoll.add(new, libc::EPOLLIN, PUBLISHER)?;
+            // By its edges: what it did not take at once goes when it can.
+            self.epoll.add(new, libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET, PUBLISHER)?;
         }
         Ok(())
     }
 
-    fn other(&mut self, word: u64, _events: i32) -> Result<()> {
+    fn other(&mut self, word: u64) -> Result<()> {
         if self.connections.iter().any(|(own, _)| *own == word) {
             return self.hear(word);
         }

@@ -7,7 +7,7 @@ use super::{check, errno, shown};
 use crate::error::{Error, Result};
 
 /// How many announcements one wait returns at most.
-const BATCH: usize = 16;
+pub const BATCH: usize = 16;
 
 /// A set of descriptors, each with a word of the caller's that says which one it is.
 pub struct Epoll(OwnedFd);
@@ -43,8 +43,8 @@ impl Epoll {
         Ok(())
     }
 
-    /// What has happened: (events, word). Nothing, when `timeout` (milliseconds; -1: never) ends or a signal comes.
-    pub fn wait(&self, timeout: i32, mut each: impl FnMut(i32, u64)) -> Result<()> {
+    /// On which words something has happened. Nothing, when `timeout` (milliseconds; -1: never) ends or a signal comes.
+    pub fn wait(&self, timeout: i32, mut each: impl FnMut(u64)) -> Result<()> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         let fd = self.0.as_fd().as_raw_fd();
         // SAFETY: the array has room for BATCH announcements.
@@ -53,9 +53,9 @@ impl Epoll {
             return if errno() == libc::EINTR { Ok(()) } else { Err(Error::call("epoll_wait()", errno())) };
         }
         for event in &events[..n as usize] {
-            // The structure is packed: its fields are copied.
-            let (events, word) = (event.events, event.u64);
-            each(events.cast_signed(), word);
+            // The structure is packed: a field is copied.
+            let word = event.u64;
+            each(word);
         }
         Ok(())
     }

@@ -174,9 +174,12 @@ pub fn read_some(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Option<usize>> {
 
 /// Whether reads and writes wait (O_NONBLOCK). It is a property of the open file, and of all who share it.
 pub fn set_blocking(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
-    // SAFETY: plain fcntl on an open descriptor.
-    let flags =
-        check!(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }, "fcntl({}, F_GETFL)", shown(fd))?;
+    let flags = check!(
+        // SAFETY: plain fcntl on an open descriptor.
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) },
+        "fcntl({}, F_GETFL)",
+        shown(fd)
+    )?;
     let flags = if on { flags & !libc::O_NONBLOCK } else { flags | libc::O_NONBLOCK };
     check!(
         // SAFETY: as above.
