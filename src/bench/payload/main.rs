@@ -23,9 +23,13 @@ const TOUCHED: usize = 16;
 
 #[unsafe(no_mangle)]
 extern "C" fn main() -> libc::c_int {
-    let words: Vec<String> = std::env::args().collect();
+    let mut words: Vec<String> = std::env::args().collect();
+    let init = words.first().is_some_and(|name| name == "/init");
+    if init {
+        // user-mode Linux puts words of its own behind ours.
+        words.truncate(2);
+    }
     let word = |at: usize| words.get(at).map_or("", String::as_str);
-    let init = word(0) == "/init";
     if init {
         kernel::begin_machine();
     }

@@ -13,6 +13,14 @@ pub fn accounted_line(growth: &Growth) -> Option<Line> {
     line(growth, |point| point.kernel() + point.pss + point.state)
 }
 
+/// The line to quote, and by what: memory available, unless the machine did other things meanwhile, and then what is
+/// accounted for.
+pub fn best_line(growth: &Growth) -> Option<(Line, &'static str)> {
+    let (used, accounted) = (memory_line(growth)?, accounted_line(growth)?);
+    let good = used.r2 > 0.99 && used.slope > 0.0;
+    Some(if good { (used, "by MemAvailable") } else { (accounted, "by accounts") })
+}
+
 /// The contender's own processes and files.
 pub fn own_line(growth: &Growth) -> Option<Line> {
     line(growth, |point| point.own + point.state)
@@ -30,9 +38,9 @@ fn line(growth: &Growth, of: impl Fn(&Point) -> f64) -> Option<Line> {
     stats::regression(&points)
 }
 
-/// Idle instances in a GiB of memory.
+/// Instances in a GiB of memory; 0 where the slope says nothing.
 pub fn per_gib(line: &Line) -> f64 {
-    (1 << 20) as f64 / line.slope.max(f64::MIN_POSITIVE)
+    if line.slope > 0.0 { f64::from(1 << 20) / line.slope } else { 0.0 }
 }
 
 /// The idle growth of one contender.
@@ -43,7 +51,7 @@ pub fn idle<'r>(results: &'r Results, name: &str) -> Option<&'r Growth> {
 /// Contenders with a kernel of their own and their line, to which the others are a ratio.
 pub fn machines(results: &Results) -> Vec<(&Named, Line)> {
     let own = results.contenders.iter().filter(|contender| contender.class.has_own_kernel());
-    own.filter_map(|contender| Some((contender, memory_line(idle(results, &contender.name)?)?))).collect()
+    own.filter_map(|contender| Some((contender, best_line(idle(results, &contender.name)?)?.0))).collect()
 }
 
 /// What a figure of the payload is called, and its unit. MB/s are better the more they are.

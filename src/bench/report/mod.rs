@@ -53,15 +53,15 @@ fn density(text: &mut String, results: &Results) {
                 short(line.slope),
                 line.r2,
                 short(accounted),
-                short(figures::per_gib(&line)),
+                figures::best_line(growth).map_or("-".into(), |(line, _)| short(figures::per_gib(&line))),
             );
         }
     }
     for (machine, line) in figures::machines(results) {
         let others = results.contenders.iter().filter(|contender| !contender.class.has_own_kernel());
         let ratios = others.filter_map(|contender| {
-            let own = figures::memory_line(figures::idle(results, &contender.name)?)?;
-            Some(format!("{} {}", contender.name, short(line.slope / own.slope)))
+            let (own, by) = figures::best_line(figures::idle(results, &contender.name)?)?;
+            Some(format!("{} {} ({by})", contender.name, short(line.slope / own.slope)))
         });
         let ratios: Vec<String> = ratios.collect();
         if !ratios.is_empty() {
