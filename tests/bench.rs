@@ -54,10 +54,12 @@ fn nothing_is_left_of(outside: u32) {
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     assert!(!mounts.contains(&name), "a mount is left:\n{mounts}");
-    let cgroups: Vec<String> = support::cgroups(&name).iter().map(|path| path.display().to_string()).collect();
+    let cgroups: Vec<String> =
+        support::cgroups(&name).iter().map(|path| path.display().to_string()).collect();
     assert!(cgroups.is_empty(), "cgroups are left: {cgroups:?}");
     let lines = Command::new("ps").args(["-eo", "args"]).output().expect("ps");
-    let left = said(&lines).lines().filter(|line| line.contains(&name)).map(str::to_owned).collect::<Vec<_>>();
+    let left =
+        said(&lines).lines().filter(|line| line.contains(&name)).map(str::to_owned).collect::<Vec<_>>();
     assert!(left.is_empty(), "processes are left: {left:?}");
 }
 
@@ -82,13 +84,16 @@ fn a_small_run_measures_and_reports() {
     // What the density is paid with stands first.
     let summary = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(summary.starts_with("Not the same isolation: containers share the host's kernel"), "{summary}");
-    for words in ["Memory of one more instance: idle", "start until", "Times the native cost", "nothing left after"] {
+    for words in
+        ["Memory of one more instance: idle", "start until", "Times the native cost", "nothing left after"]
+    {
         assert!(summary.to_lowercase().contains(&words.to_lowercase()), "no {words:?} in\n{summary}");
     }
     let results = out.results();
     assert_eq!(results["left_out"][0]["name"], "nobody", "{text}");
     let idle = &results["growth"]["idle"]["jug-oci"];
-    let alive: Vec<u64> = idle["points"].as_array().expect("points").iter().filter_map(|p| p["n"].as_u64()).collect();
+    let alive: Vec<u64> =
+        idle["points"].as_array().expect("points").iter().filter_map(|p| p["n"].as_u64()).collect();
     assert_eq!(alive, [0, 1, 2, 3]);
     assert_eq!(idle["starts"].as_array().map(Vec::len), Some(3));
     assert!(idle["points"][3]["pss"].as_f64() > Some(10.0), "three payloads have memory: {idle}");
@@ -128,7 +133,14 @@ fn the_page_is_whole(out: &Out) {
     }
     let picture = out.0.join("page.png");
     let mut browser = Command::new("timeout");
-    browser.args(["60", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,3600"]);
+    browser.args([
+        "60",
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=1200,3600",
+    ]);
     browser.arg(format!("--user-data-dir={}", out.0.join("browser").display()));
     browser.arg(format!("--screenshot={}", picture.display())).arg(format!("file://{}", page.display()));
     let output = browser.env("HOME", &out.0).output().expect("timeout");
@@ -142,7 +154,8 @@ fn the_page_is_whole(out: &Out) {
 fn who_hangs_is_left_out() {
     let out = Out::new("hang");
     let hanging = out.0.join("hang");
-    fs::write(&hanging, "#!/bin/sh\n[ \"$1\" != --version ] || exec echo hang 1.0\nexec sleep 1234.5\n").expect("write");
+    fs::write(&hanging, "#!/bin/sh\n[ \"$1\" != --version ] || exec echo hang 1.0\nexec sleep 1234.5\n")
+        .expect("write");
     fs::set_permissions(&hanging, fs::Permissions::from_mode(0o755)).expect("chmod");
     let against = format!("runc={}", hanging.display());
     let output = run(bench(&out, &["start", "--n", "3", "--timeout", "2", "--against", &against]));
@@ -189,15 +202,20 @@ fn an_interrupted_run_leaves_nothing_and_goes_on() {
 #[test]
 fn who_is_killed_leaves_no_process() {
     let out = Out::new("killed");
-    let mut child: Child =
-        bench(&out, &["density", "--n", "300", "--against", "jug-oci"]).stderr(Stdio::null()).spawn().expect("jug");
+    let mut child: Child = bench(&out, &["density", "--n", "300", "--against", "jug-oci"])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("jug");
     let name = format!("jug-bench-{}", child.id());
     let cgroups = || support::cgroups(&name);
     eventually("a container", || (cgroups().len() > 3).then_some(()));
     child.kill().expect("kill");
     child.wait().expect("wait");
     let procs = || -> String {
-        cgroups().iter().map(|path| fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default()).collect()
+        cgroups()
+            .iter()
+            .map(|path| fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default())
+            .collect()
     };
     eventually("the end of all processes", || procs().is_empty().then_some(()));
     for cgroup in cgroups() {
@@ -213,7 +231,10 @@ fn too_little_memory_is_a_sentence() {
     let output = run(bench(&out, &["density", "--n", "3", "--keep-free", "100", "--against", "jug-oci"]));
     let text = said(&output);
     assert_eq!(output.status.code(), Some(125), "{text}");
-    assert!(text.contains("Error: too little memory: ") && text.contains("100 % have to stay free"), "{text}");
+    assert!(
+        text.contains("Error: too little memory: ") && text.contains("100 % have to stay free"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -230,14 +251,27 @@ fn what_cannot_be_is_refused_in_a_sentence() {
     ];
     for (words, expected) in rows {
         let output = run(bench(&out, words));
-        assert!(output.status.code() == Some(125) && said(&output).contains(expected), "{words:?}: {}", said(&output));
+        assert!(
+            output.status.code() == Some(125) && said(&output).contains(expected),
+            "{words:?}: {}",
+            said(&output)
+        );
     }
 }
 
 #[test]
 fn without_root_it_says_so() {
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--clear-groups", env!("CARGO_BIN_EXE_jug"), "bench", "start", "--out", "/tmp"]);
+    command.args([
+        "--reuid",
+        "65534",
+        "--clear-groups",
+        env!("CARGO_BIN_EXE_jug"),
+        "bench",
+        "start",
+        "--out",
+        "/tmp",
+    ]);
     let output = command.output().expect("setpriv");
     if said(&output).contains("Permission denied") {
         skip!("another user cannot execute what cargo built here");

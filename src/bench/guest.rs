@@ -65,7 +65,9 @@ fn choose_accelerator(contender: &mut Contender, world: &World) -> Result<()> {
     };
     contender.class = if works { Class::Hardware } else { Class::Emulated };
     if !works && contender.kind == Kind::CloudHypervisor {
-        return Err(Error::new("/dev/kvm boots no guest here").why("Cloud Hypervisor has no other accelerator"));
+        return Err(
+            Error::new("/dev/kvm boots no guest here").why("Cloud Hypervisor has no other accelerator")
+        );
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! jug-payload: the one program that `jug bench` runs in every contender: the process of a container, and the init of a
-//! virtual machine or of user-mode Linux. Static, so that it brings its own C library everywhere.
+//! jug-payload: the one program that `jug bench` runs in every contender: the process of a container, and the init of
+//! a virtual machine or of user-mode Linux. Static, so that it brings its own C library everywhere.
 //!
-//!     jug-payload idle|light|touch [FIFO]    says `jug-bench ready` (into FIFO, if named), then lives until it is killed
+//!     jug-payload idle|light|touch [FIFO]    says `jug-bench ready` (into FIFO, if named), and lives on
 //!     jug-payload work DIR [FIFO]            measures the machine that it sees, and says one JSON line
 //!     jug-payload probe [FIFO]               what it sees of the kernel and can reach of it: one JSON line
 //!
@@ -82,7 +82,9 @@ fn light(fifo: &str) -> libc::c_int {
         let Ok(mut client) = TcpStream::connect(address) else { continue };
         let Ok((mut served, _)) = listener.accept() else { continue };
         let _ = client.write_all(b"GET / HTTP/1.0\r\n\r\n").and_then(|()| served.read(&mut buffer).map(drop));
-        let _ = served.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello").and_then(|()| client.read(&mut buffer).map(drop));
+        let _ = served
+            .write_all(b"HTTP/1.0 200 OK\r\n\r\nhello")
+            .and_then(|()| client.read(&mut buffer).map(drop));
     }
 }
 

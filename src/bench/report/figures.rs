@@ -73,8 +73,16 @@ pub fn overhead_words(figure: &str) -> (&'static str, &'static str) {
 
 /// The figures in the order of reports.
 pub const OVERHEAD: [&str; 10] = [
-    "cpu_ns", "syscall_ns", "fault_ns", "switch_ns", "fork_ns", "create_ns", "write_mb_s", "read_mb_s",
-    "loopback_trip_ns", "loopback_mb_s",
+    "cpu_ns",
+    "syscall_ns",
+    "fault_ns",
+    "switch_ns",
+    "fork_ns",
+    "create_ns",
+    "write_mb_s",
+    "read_mb_s",
+    "loopback_trip_ns",
+    "loopback_mb_s",
 ];
 
 /// How many times the native cost a contender has; the same direction for times and rates: above 1 is worse.
@@ -88,7 +96,8 @@ pub fn overhead_ratio(results: &Results, name: &str, figure: &str) -> Option<f64
 pub fn headline(results: &Results) -> String {
     let native = results.probes.get(NATIVE);
     let reach = |name: &str| {
-        let (reached, all) = crate::bench::overhead::reachable(results.named(name)?.class, results.probes.get(name)?, native?);
+        let (reached, all) =
+            crate::bench::overhead::reachable(results.named(name)?.class, results.probes.get(name)?, native?);
         Some((reached, all))
     };
     let os_level: Vec<(String, (usize, usize))> = results
@@ -141,6 +150,9 @@ mod tests {
 
     #[test]
     fn figures_read_well() {
-        assert_eq!([short(1_234_567.8), short(-1000.0), short(99.94), short(0.123)], ["1,234,568", "-1,000", "99.9", "0.12"]);
+        assert_eq!(
+            [short(1_234_567.8), short(-1000.0), short(99.94), short(0.123)],
+            ["1,234,568", "-1,000", "99.9", "0.12"]
+        );
     }
 }

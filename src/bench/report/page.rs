@@ -64,7 +64,10 @@ fn cards(results: &Results) -> String {
         }
         let serial = results.starts.get(SERIAL).and_then(|rows| rows.get(&first.name));
         if let Some(median) = serial.and_then(|row| percentile(&row.wall_ms, 50.0)) {
-            cards.push((format!("{} ms", short(median)), format!("until the payload's word, {}, median", first.name)));
+            cards.push((
+                format!("{} ms", short(median)),
+                format!("until the payload's word, {}, median", first.name),
+            ));
         }
     }
     let one = |(figure, words): (String, String)| {
@@ -73,11 +76,12 @@ fn cards(results: &Results) -> String {
     format!("<div class=\"cards\">{}</div>", cards.into_iter().map(one).collect::<String>())
 }
 
-/// A table of rows that are escaped already; cells may have a class before a `|`.
+/// A table. Cells are escaped already; they and the names above them may have a class before a `|`.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut html = String::from("<div class=\"scroll\"><table><tr>");
     for name in head {
-        let _ = write!(html, "<th>{}</th>", text(name));
+        let (class, name) = name.split_once('|').unwrap_or(("", name));
+        let _ = write!(html, "<th class=\"{class}\">{}</th>", text(name));
     }
     for row in rows {
         html += "</tr><tr>";
@@ -103,12 +107,18 @@ fn isolation(results: &Results) -> String {
                 format!("left|{}", contender.class.words()),
                 format!("{shade}|{reached} of {all}"),
                 format!("{seen} of {}", probe.features.len()),
-                format!("left wrap|{}", if shared.is_empty() { "none of the host's".into() } else { text(&shared) }),
+                format!(
+                    "left wrap|{}",
+                    if shared.is_empty() { "none of the host's".into() } else { text(&shared) }
+                ),
             ]
         })
         .collect();
     let mut html = String::from("<h2>What stands between the payload and the host</h2>");
-    html += &table(&["", "class", "host's system calls reached", "features seen", "shared with the host"], &rows);
+    html += &table(
+        &["", "left|class", "host's system calls reached", "features seen", "left|shared with the host"],
+        &rows,
+    );
     html += "<p class=\"note-text\">The payload calls every number with arguments that make no sense, on the host and \
              inside. A call counts as reached when it is not refused inside (EPERM, EACCES, ENOSYS, SIGSYS) or is \
              refused alike on the host. Features are what a program may ask a kernel for; more of them is more like a \
@@ -116,8 +126,13 @@ fn isolation(results: &Results) -> String {
     let missing: Vec<String> = with(results, |contender| results.probes.get(&contender.name))
         .into_iter()
         .map(|(contender, probe)| {
-            let not: Vec<&str> = probe.features.iter().filter(|(_, seen)| !**seen).map(|(name, _)| name.as_str()).collect();
-            format!("<p class=\"note-text\"><b>{}</b> does not give: {}</p>", text(&contender.name), text(&not.join(", ")))
+            let not: Vec<&str> =
+                probe.features.iter().filter(|(_, seen)| !**seen).map(|(name, _)| name.as_str()).collect();
+            format!(
+                "<p class=\"note-text\"><b>{}</b> does not give: {}</p>",
+                text(&contender.name),
+                text(&not.join(", "))
+            )
         })
         .collect();
     html + "<details><summary>features that are not given</summary>" + &missing.concat() + "</details>"
@@ -207,10 +222,21 @@ fn density_table(found: &[(&Named, &Growth)]) -> String {
             ]
         })
         .collect();
-    let head = ["", "N", "KiB each", "95 % interval", "R²", "accounted", "kernel's part", "own processes, files", "stopped because"];
-    let note = "<p class=\"note-text\">KiB each is the slope of MemTotal − MemAvailable over N. Accounted is the slope \
-                of Slab + KernelStack + PageTables + Percpu + the sum of Pss + files of state: what somebody owns up \
-                to. An R² below 0.99 says that the machine did other things meanwhile: then read the accounted column.</p>";
+    let head = [
+        "",
+        "N",
+        "KiB each",
+        "95 % interval",
+        "R²",
+        "accounted",
+        "kernel's part",
+        "own processes, files",
+        "left|stopped because",
+    ];
+    let note = "<p class=\"note-text\">KiB each is the slope of MemTotal − MemAvailable over N. Accounted is the \
+                slope of Slab + KernelStack + PageTables + Percpu + the sum of Pss + files of state: what \
+                somebody owns up to. An R² below 0.99 says that the machine did other things meanwhile: then read the \
+                accounted column.</p>";
     table(&head, &rows) + note
 }
 
@@ -220,15 +246,16 @@ fn starts(results: &Results) -> String {
         html += "<h2>How quick a start is</h2><div class=\"two\">";
     }
     for (manner, rows) in &results.starts {
-        let series: Vec<Series> = with(results, |contender| rows.get(&contender.name).filter(|row| !row.wall_ms.is_empty()))
-            .into_iter()
-            .map(|(contender, row)| Series {
-                name: contender.name.clone(),
-                colour: colour(results, &contender.name),
-                line: cumulative(&row.wall_ms),
-                points: Vec::new(),
-            })
-            .collect();
+        let series: Vec<Series> =
+            with(results, |contender| rows.get(&contender.name).filter(|row| !row.wall_ms.is_empty()))
+                .into_iter()
+                .map(|(contender, row)| Series {
+                    name: contender.name.clone(),
+                    colour: colour(results, &contender.name),
+                    line: cumulative(&row.wall_ms),
+                    points: Vec::new(),
+                })
+                .collect();
         let x = Axis { label: "ms until the payload's word (logarithmic)", scale: Scale::Log };
         let y = Axis { label: "share of starts, %", scale: Scale::Linear };
         let _ = write!(html, "<figure><h3>{}</h3>{}</figure>", text(manner), chart(&x, &y, &series));
@@ -256,19 +283,20 @@ fn cumulative(samples: &[f64]) -> Vec<(f64, f64)> {
 fn starts_over_n(results: &Results) -> String {
     let Some(rows) = results.growth.get(IDLE) else { return String::new() };
     let containers = |contender: &Named| !contender.class.has_own_kernel();
-    let series: Vec<Series> = with(results, |contender| rows.get(&contender.name).filter(|_| containers(contender)))
-        .into_iter()
-        .map(|(contender, growth)| {
-            let part = growth.starts.len().div_ceil(10).max(1);
-            let points = growth.starts.chunks(part).filter_map(|part| {
-                let walls: Vec<f64> = part.iter().map(|start| start.1).collect();
-                Some((part[part.len() / 2].0 as f64, stats::median(&walls)?))
-            });
-            let line: Vec<_> = points.collect();
-            let colour = colour(results, &contender.name);
-            Series { name: contender.name.clone(), colour, points: line.clone(), line }
-        })
-        .collect();
+    let series: Vec<Series> =
+        with(results, |contender| rows.get(&contender.name).filter(|_| containers(contender)))
+            .into_iter()
+            .map(|(contender, growth)| {
+                let part = growth.starts.len().div_ceil(10).max(1);
+                let points = growth.starts.chunks(part).filter_map(|part| {
+                    let walls: Vec<f64> = part.iter().map(|start| start.1).collect();
+                    Some((part[part.len() / 2].0 as f64, stats::median(&walls)?))
+                });
+                let line: Vec<_> = points.collect();
+                let colour = colour(results, &contender.name);
+                Series { name: contender.name.clone(), colour, points: line.clone(), line }
+            })
+            .collect();
     let x = Axis { label: "instances alive", scale: Scale::Linear };
     chart(&x, &Axis { label: "median start, ms (logarithmic)", scale: Scale::Log }, &series)
 }
@@ -286,12 +314,26 @@ fn starts_table(results: &Results) -> String {
                 at(&row.wall_ms, 90.0),
                 at(&row.wall_ms, 99.0),
                 at(&row.cpu_ms, 50.0),
-                if row.cpu_ms.is_empty() { short(row.wall_ms.len() as f64 / row.seconds.max(1e-9)) } else { "-".into() },
+                if row.cpu_ms.is_empty() {
+                    short(row.wall_ms.len() as f64 / row.seconds.max(1e-9))
+                } else {
+                    "-".into()
+                },
                 row.failures.to_string(),
             ]);
         }
     }
-    let head = ["", "manner", "starts", "p50, ms", "p90", "p99", "CPU p50, ms", "start and stop, per s", "failures"];
+    let head = [
+        "",
+        "left|manner",
+        "starts",
+        "p50, ms",
+        "p90",
+        "p99",
+        "CPU p50, ms",
+        "start and stop, per s",
+        "failures",
+    ];
     table(&head, &rows)
 }
 
@@ -307,10 +349,17 @@ fn overheads(results: &Results) -> String {
         .map(|figure| {
             let (words, unit) = figures::overhead_words(figure);
             let native = results.overhead.get(NATIVE).and_then(|row| stats::median(row.get(*figure)?));
-            let mut row = vec![text(words), native.map_or("-".into(), |native| format!("{} {unit}", short(native)))];
+            let mut row =
+                vec![text(words), native.map_or("-".into(), |native| format!("{} {unit}", short(native)))];
             row.extend(columns.iter().map(|(contender, _)| {
                 figures::overhead_ratio(results, &contender.name, figure).map_or("-".into(), |ratio| {
-                    let shade = if ratio < 1.1 { "good" } else if ratio < 1.5 { "fair" } else { "bad" };
+                    let shade = if ratio < 1.1 {
+                        "good"
+                    } else if ratio < 1.5 {
+                        "fair"
+                    } else {
+                        "bad"
+                    };
                     format!("{shade}|{ratio:.2}")
                 })
             }));
@@ -318,7 +367,8 @@ fn overheads(results: &Results) -> String {
         })
         .collect();
     let emulated = results.contenders.iter().any(|contender| contender.class == Class::Emulated);
-    let note = if emulated { " Machines under TCG are emulated: no figure of their speed is taken." } else { "" };
+    let note =
+        if emulated { " Machines under TCG are emulated: no figure of their speed is taken." } else { "" };
     format!(
         "<h2>How close to native</h2><p>Times the native cost: 1.00 is native, more is worse.{note}</p>{}",
         table(&head, &rows)
@@ -348,7 +398,18 @@ fn teardowns(results: &Results) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let head = ["", "variant", "N", "stopped after, s", "CPU each, ms", "nothing left after, s", "processes", "cgroups", "dying", "mounts"];
+    let head = [
+        "",
+        "left|variant",
+        "N",
+        "stopped after, s",
+        "CPU each, ms",
+        "nothing left after, s",
+        "processes",
+        "cgroups",
+        "dying",
+        "mounts",
+    ];
     format!("<h2>The way back to nothing</h2>{}", table(&head, &rows))
 }
 
@@ -357,7 +418,9 @@ fn methods(results: &Results) -> String {
         .contenders
         .iter()
         .map(|contender| {
-            let memory = contender.memory_mib.map_or_else(String::new, |mib| format!("; {mib} MiB, the least it comes up in"));
+            let memory = contender
+                .memory_mib
+                .map_or_else(String::new, |mib| format!("; {mib} MiB, the least it comes up in"));
             vec![
                 text(&contender.name),
                 format!("left|{}", text(&contender.version)),
@@ -365,9 +428,14 @@ fn methods(results: &Results) -> String {
             ]
         })
         .collect();
-    let mut html = format!("<h2>How it was measured</h2>{}", table(&["", "version", "how"], &rows));
+    let mut html = format!("<h2>How it was measured</h2>{}", table(&["", "left|version", "left|how"], &rows));
     for left in &results.left_out {
-        let _ = write!(html, "<p class=\"note-text\"><b>{}</b> is left out: {}</p>", text(&left.name), text(&left.why));
+        let _ = write!(
+            html,
+            "<p class=\"note-text\"><b>{}</b> is left out: {}</p>",
+            text(&left.name),
+            text(&left.why)
+        );
     }
     let facts: Vec<Vec<String>> = results
         .machine
@@ -380,9 +448,15 @@ fn methods(results: &Results) -> String {
     let order: Vec<Vec<String>> = results
         .order
         .iter()
-        .map(|(part, load, seconds)| vec![text(part), format!("left|{}", text(load)), format!("{seconds:.0} s")])
+        .map(|(part, load, seconds)| {
+            vec![text(part), format!("left|{}", text(load)), format!("{seconds:.0} s")]
+        })
         .collect();
     html += &table(&["part", "load", "since the beginning"], &order);
-    let _ = write!(html, "</details><p class=\"note-text\">Seed {}, N up to {}. Raw samples: results.json.</p>", results.seed, results.n);
+    let _ = write!(
+        html,
+        "</details><p class=\"note-text\">Seed {}, N up to {}. Raw samples: results.json.</p>",
+        results.seed, results.n
+    );
     html
 }
