@@ -1,4 +1,5 @@
-//! `jug bench compare A B`: does B differ from A by more than chance? Medians by the bootstrap, slopes by their intervals.
+//! `jug bench compare A B`: does B differ from A by more than chance? Medians by the bootstrap, slopes by their
+//! intervals.
 //! It reads two results and prints; it measures nothing.
 
 use std::fmt::Write as _;
@@ -50,7 +51,8 @@ pub fn compared(a: &Results, b: &Results) -> Result<String> {
             let _ = writeln!(text, "{name} differs: {} and {}", of(a), of(b));
         }
     }
-    let _ = writeln!(text, "{:<58} {:>10} {:>10}  {:>6}  {:<15} real?", "what", "A", "B", "B/A", "95 % interval");
+    let _ =
+        writeln!(text, "{:<58} {:>10} {:>10}  {:>6}  {:<15} real?", "what", "A", "B", "B/A", "95 % interval");
     for row in &rows {
         let interval = format!("{:.3} to {:.3}", row.ratio.low, row.ratio.high);
         let real = if row.ratio.is_real() { "yes" } else { "no" };
@@ -133,7 +135,10 @@ mod tests {
         let same = compared(&base, &with(|i| 10.0 + ((i + 2) % 5) as f64 / 10.0)).expect("a table");
         assert!(same.contains("0 of 1 figures differ"), "{same}");
         let slower = compared(&base, &with(|i| 12.0 + (i % 5) as f64 / 10.0)).expect("a table");
-        assert!(slower.contains("1 of 1 figures differ") && slower.contains("jug-oci: start, serial, wall"), "{slower}");
+        assert!(
+            slower.contains("1 of 1 figures differ") && slower.contains("jug-oci: start, serial, wall"),
+            "{slower}"
+        );
         assert!(compared(&base, &Results::default()).is_err());
     }
 }

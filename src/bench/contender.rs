@@ -49,8 +49,23 @@ const KNOWN: [(&str, &str, Kind); 11] = [
 ];
 
 pub const QEMU_FLAGS: [&str; 17] = [
-    "-M", "microvm,isa-serial=on", "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-    "-chardev", "stdio,id=c,signal=off", "-serial", "chardev:c", "-cpu", "max", "-msg", "timestamp=off",
+    "-M",
+    "microvm,isa-serial=on",
+    "-smp",
+    "1",
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-no-reboot",
+    "-chardev",
+    "stdio,id=c,signal=off",
+    "-serial",
+    "chardev:c",
+    "-cpu",
+    "max",
+    "-msg",
+    "timestamp=off",
 ];
 
 /// What every kernel of its own is told.
@@ -115,7 +130,8 @@ pub fn cached(prefix: &str) -> Option<Vec<PathBuf>> {
 /// qemu of scripts/vm: its libraries and its firmware lie beside it.
 fn with_own_libraries(dir: &Path, program: &Path) -> Vec<OsString> {
     let libraries = dir.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
-    let mut words: Vec<OsString> = vec![libraries.join("ld-linux-x86-64.so.2").into(), "--library-path".into()];
+    let mut words: Vec<OsString> =
+        vec![libraries.join("ld-linux-x86-64.so.2").into(), "--library-path".into()];
     words.extend([libraries.into(), program.into()]);
     for firmware in ["usr/share/qemu", "usr/share/seabios"] {
         words.extend(["-L".into(), dir.join(firmware).into()]);
@@ -155,7 +171,9 @@ impl Contender {
     fn how(&self) -> String {
         match self.kind {
             Kind::Runtime => "run --detach: six namespaces, read-only root, Docker's seccomp profile, cgroup",
-            Kind::Bubblewrap => "the same namespaces, read-only root and seccomp filter; no cgroup, no masked paths",
+            Kind::Bubblewrap => {
+                "the same namespaces, read-only root and seccomp filter; no cgroup, no masked paths"
+            }
             Kind::Nspawn => "--keep-unit --register=no --private-network --read-only; its own seccomp list",
             Kind::Lxc => "lxc-start, empty network, proc:mixed sys:ro",
             Kind::Podman => "run --detach --rootfs, no network, no log, no cgroup management; conmon stays",
@@ -175,7 +193,8 @@ impl Contender {
         if variant.memory && !runtime {
             return Err("makes no memory cgroup here".into());
         }
-        if !variant.network && (self.class.has_own_kernel() || matches!(self.kind, Kind::Lxc | Kind::Podman)) {
+        if !variant.network && (self.class.has_own_kernel() || matches!(self.kind, Kind::Lxc | Kind::Podman))
+        {
             return Err("is measured with a network of its own only".into());
         }
         Ok(())
@@ -215,7 +234,9 @@ impl Contender {
             Kind::Bubblewrap => bubblewrap(&mut command, image, variant)?,
             Kind::Nspawn => {
                 command.args(["--quiet", "--register=no", "--keep-unit", "--link-journal=no", "--pipe"]);
-                command.args(["--resolv-conf=off", "--timezone=off", "--machine", id, "-D"]).arg(image.root(variant));
+                command
+                    .args(["--resolv-conf=off", "--timezone=off", "--machine", id, "-D"])
+                    .arg(image.root(variant));
                 command.args(variant.network.then_some("--private-network"));
                 command.args((variant.payload != Payload::Work).then_some("--read-only"));
                 command.args(variant.payload.words());
@@ -226,13 +247,29 @@ impl Contender {
             }
             Kind::Podman => {
                 self.podman(&mut command, image);
-                command.args(["run", "--detach", "--quiet", "--name", id, "--network", "none", "--log-driver", "none"]);
+                command.args([
+                    "run",
+                    "--detach",
+                    "--quiet",
+                    "--name",
+                    id,
+                    "--network",
+                    "none",
+                    "--log-driver",
+                    "none",
+                ]);
                 command.args(["--cgroups", "disabled", "--security-opt", "apparmor=unconfined"]);
                 command.args((variant.payload != Payload::Work).then_some("--read-only"));
-                command.arg("-v").arg(format!("{}:/ready", fifo.display())).arg("--rootfs").arg(image.root(variant));
+                command
+                    .arg("-v")
+                    .arg(format!("{}:/ready", fifo.display()))
+                    .arg("--rootfs")
+                    .arg(image.root(variant));
                 command.args(variant.payload.words()).arg("/ready");
             }
-            Kind::Qemu | Kind::CloudHypervisor | Kind::UserModeLinux => self.machine(&mut command, image, variant.payload),
+            Kind::Qemu | Kind::CloudHypervisor | Kind::UserModeLinux => {
+                self.machine(&mut command, image, variant.payload)
+            }
         }
         Ok(command)
     }
@@ -240,7 +277,12 @@ impl Contender {
     fn podman(&self, command: &mut Command, image: &Image) {
         let state = self.state(image);
         command.arg("--root").arg(state.join("root")).arg("--runroot").arg(state.join("run"));
-        command.arg("--tmpdir").arg(state.join("tmp")).args(["--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
+        command.arg("--tmpdir").arg(state.join("tmp")).args([
+            "--cgroup-manager",
+            "cgroupfs",
+            "--events-backend",
+            "none",
+        ]);
         command.args(["--storage-driver", "vfs"]);
     }
 

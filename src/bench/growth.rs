@@ -121,9 +121,8 @@ fn point(world: &World, contender: &Contender, n: usize, rules: &Rules) -> Point
             Memory::now()
         })
         .collect();
-    let median = |of: &dyn Fn(&Memory) -> f64| {
-        stats::median(&looks.iter().map(of).collect::<Vec<_>>()).unwrap_or(0.0)
-    };
+    let median =
+        |of: &dyn Fn(&Memory) -> f64| stats::median(&looks.iter().map(of).collect::<Vec<_>>()).unwrap_or(0.0);
     let own_pid = std::process::id();
     let processes: Vec<u32> = measure::tree(own_pid).into_iter().filter(|pid| *pid != own_pid).collect();
     let shares: Vec<(bool, f64)> = processes
@@ -157,7 +156,12 @@ fn kib_below(dir: &Path) -> f64 {
     sizes.sum()
 }
 
-fn tear_down(world: &World, alive: Vec<Instance>, before: (Standing, Memory), patience: Duration) -> Teardown {
+fn tear_down(
+    world: &World,
+    alive: Vec<Instance>,
+    before: (Standing, Memory),
+    patience: Duration,
+) -> Teardown {
     let n = alive.len();
     let begun = Instant::now();
     let cpu = measure::cpu_of_children().unwrap_or(0.0);

@@ -38,7 +38,7 @@ pub fn prepare(contender: &mut Contender, world: &World, kernel: Option<&Path>, 
     };
     contender.guest = Some(Guest { kernel: found, initrd: world.image.initrd.clone(), memory: PLENTY });
     choose_accelerator(contender, world)?;
-    let memory = smallest_memory(contender, world, if quick { 8 } else { 2 })?;
+    let memory = smallest_memory(contender, world, quick)?;
     if let Some(guest) = &mut contender.guest {
         guest.memory = memory;
     }
@@ -65,37 +65,63 @@ fn choose_accelerator(contender: &mut Contender, world: &World) -> Result<()> {
     };
     contender.class = if works { Class::Hardware } else { Class::Emulated };
     if !works && contender.kind == Kind::CloudHypervisor {
-        return Err(Error::new("/dev/kvm boots no guest here").why("Cloud Hypervisor has no other accelerator"));
+        return Err(
+            Error::new("/dev/kvm boots no guest here").why("Cloud Hypervisor has no other accelerator")
+        );
     }
     Ok(())
 }
 
-/// Halves the interval until it is `step` MiB wide. The answer holds for the same program, kernel and payload.
-fn smallest_memory(contender: &mut Contender, world: &World, step: u32) -> Result<u32> {
-    let known = format!("bench-memory-{:016x}", key(contender, step));
-    let cached = cached(&known).and_then(|found| fs::read_to_string(found.first()?).ok()?.parse().ok());
-    if let Some(memory) = cached {
+/// The smallest memory in which the payload comes up. A quick run tries a few sizes, upwards, and a full one halves the
+/// interval until it is 2 MiB wide. The answer holds for the same program, kernel and payload.
+fn smallest_memory(contender: &mut Contender, world: &World, quick: bool) -> Result<u32> {
+    let known = format!("bench-memory-{:016x}", key(contender, quick));
+    let before = cached(&known).and_then(|found| fs::read_to_string(found.first()?).ok()?.parse().ok());
+    if let Some(memory) = before {
         return Ok(memory);
     }
-    world.start(contender, Variant::of(Payload::Idle))?;
-    let (mut fails, mut passes) = (8, PLENTY);
-    while passes - fails > step {
-        let middle = (fails + (passes - fails) / 2).next_multiple_of(step.min(4));
-        if let Some(guest) = &mut contender.guest {
-            guest.memory = middle;
+    let mut found = None;
+    if quick {
+        for memory in [48, 64, 96, 128] {
+            if comes_up(contender, world, memory)? {
+                found = Some(memory);
+                break;
+            }
         }
-        progress(format_args!("{}: does it come up in {middle} MiB?", contender.name));
-        let works = world.start(contender, Variant::of(Payload::Idle)).is_ok();
-        place::check()?;
-        if works { passes = middle } else { fails = middle }
     }
-    remember(&known, &passes.to_string());
-    Ok(passes)
+    let memory = match found {
+        Some(memory) => memory,
+        None => {
+            // The error, if it does not come up at all.
+            world.start(contender, Variant::of(Payload::Idle))?;
+            let (mut fails, mut passes) = (8, PLENTY);
+            while passes - fails > 2 && !quick {
+                let middle = fails + (passes - fails) / 4 * 2;
+                if comes_up(contender, world, middle)? { passes = middle } else { fails = middle }
+            }
+            passes
+        }
+    };
+    remember(&known, &memory.to_string());
+    Ok(memory)
 }
 
-fn key(contender: &Contender, step: u32) -> u64 {
+/// Whether the payload comes up in `memory` MiB.
+fn comes_up(contender: &mut Contender, world: &World, memory: u32) -> Result<bool> {
+    progress(format_args!("{}: does it come up in {memory} MiB?", contender.name));
+    let plenty = contender.guest.clone();
+    if let Some(guest) = &mut contender.guest {
+        guest.memory = memory;
+    }
+    let works = world.start(contender, Variant::of(Payload::Idle)).is_ok();
+    contender.guest = plenty;
+    place::check()?;
+    Ok(works)
+}
+
+fn key(contender: &Contender, quick: bool) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&contender.name, &contender.version, contender.class.words(), step).hash(&mut hasher);
+    (&contender.name, &contender.version, contender.class.words(), quick).hash(&mut hasher);
     if let Some(guest) = &contender.guest {
         let size = |path: &Path| fs::metadata(path).map(|meta| meta.len()).unwrap_or(0);
         (&guest.kernel, size(&guest.kernel), size(&guest.initrd)).hash(&mut hasher);

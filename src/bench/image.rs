@@ -100,7 +100,8 @@ impl Image {
         Ok(Self { dir: dir.to_owned(), filter, initrd, rootfs, disk, holder })
     }
 
-    /// The root file system: shared and read-only, or for the payload that writes an overlay with its upper on the disk.
+    /// The root file system: shared and read-only, or, for the payload that writes, an overlay with its
+    /// upper directory on the disk.
     pub fn root(&self, variant: Variant) -> PathBuf {
         if variant.payload == Payload::Work { self.disk.join("merged") } else { self.rootfs.clone() }
     }
@@ -126,8 +127,15 @@ impl Image {
             disk = self.disk.display()
         );
         let mut mount = std::process::Command::new("mount");
-        let status = mount.args(["-t", "overlay", "-o", &options, "overlay"]).arg(self.disk.join("merged")).status()?;
-        if status.success() { Ok(overlay) } else { Err(io::Error::other(format!("mount -t overlay: {status}"))) }
+        let status = mount
+            .args(["-t", "overlay", "-o", &options, "overlay"])
+            .arg(self.disk.join("merged"))
+            .status()?;
+        if status.success() {
+            Ok(overlay)
+        } else {
+            Err(io::Error::other(format!("mount -t overlay: {status}")))
+        }
     }
 
     /// The bundle of a variant, written once: instances share it, as their ids name their cgroups.
@@ -183,7 +191,8 @@ impl Image {
     /// The same for an instance by its id, as [`super::instance`] makes them.
     pub fn hybrid_of(&self, id: &str) -> Option<Vec<OsString>> {
         let memory = id.contains("-m");
-        Some(self.before(Variant { memory, ..Variant::of(Payload::Idle) })).filter(|before| !before.is_empty())
+        Some(self.before(Variant { memory, ..Variant::of(Payload::Idle) }))
+            .filter(|before| !before.is_empty())
     }
 }
 

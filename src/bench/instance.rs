@@ -68,7 +68,12 @@ impl World {
         answer_in(&line)
     }
 
-    fn hear<'w>(&'w self, contender: &'w Contender, variant: Variant, mark: &str) -> Result<(Instance<'w>, String)> {
+    fn hear<'w>(
+        &'w self,
+        contender: &'w Contender,
+        variant: Variant,
+        mark: &str,
+    ) -> Result<(Instance<'w>, String)> {
         self.hear_within(contender, variant, mark, self.patience_with(contender))
     }
 
@@ -101,7 +106,13 @@ pub fn answer_in(line: &str) -> Result<serde_json::Value> {
 }
 
 impl Instance<'_> {
-    fn begin(&mut self, command: &mut Command, mut fifo: Fifo, mark: &str, deadline: Instant) -> io::Result<String> {
+    fn begin(
+        &mut self,
+        command: &mut Command,
+        mut fifo: Fifo,
+        mark: &str,
+        deadline: Instant,
+    ) -> io::Result<String> {
         let (reader, writer) = io::pipe()?;
         command.stdout(writer.try_clone()?).stderr(writer).process_group(0);
         let begun = Instant::now();
@@ -259,7 +270,8 @@ impl Fifo {
         }
         mkfifo(&path, Mode::from_bits_truncate(0o600))?;
         // Both ends, so that there is never an end of file before the payload has opened it: fifo(7).
-        let reader = fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
+        let reader =
+            fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
         Ok(Self { path, reader: Some(reader) })
     }
 }

@@ -1,4 +1,5 @@
-//! The machine that is measured on: what a reader has to know of it to repeat the figures, and its memory. It only reads.
+//! The machine that is measured on: what a reader has to know of it to repeat the figures, and its memory.
+//! It only reads.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -28,8 +28,8 @@ pub struct Times {
 #[derive(Clone)]
 pub struct Watchdog(Arc<Mutex<Vec<(u32, Instant)>>>);
 
-impl Watchdog {
-    pub fn new() -> Self {
+impl Default for Watchdog {
+    fn default() -> Self {
         let watched = Arc::new(Mutex::new(Vec::<(u32, Instant)>::new()));
         let list = Arc::clone(&watched);
         std::thread::spawn(move || {
@@ -43,7 +43,9 @@ impl Watchdog {
         });
         Self(watched)
     }
+}
 
+impl Watchdog {
     fn list(&self) -> std::sync::MutexGuard<'_, Vec<(u32, Instant)>> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -123,7 +125,9 @@ pub fn system_calls(table: &str) -> Option<u64> {
 pub fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// The process and everything below it.

@@ -84,7 +84,8 @@ fn measure_all(options: &Options, dir: &Path) -> Result<()> {
         .map_err(|why| Error::new(format!("--out {}: {why}", options.out.display())))?;
     let mut results = resumed_or_new(&file, options)?;
     let payload = payload(options)?;
-    let image = Image::make(dir, &payload).map_err(|why| Error::new(format!("the payload's image: {why}")))?;
+    let image =
+        Image::make(dir, &payload).map_err(|why| Error::new(format!("the payload's image: {why}")))?;
     let world = World::new(image, place::prefix(dir), Duration::from_secs(options.timeout.max(1)));
     let contenders = gather(&world, options, &mut results)?;
     results.write(&file)?;
@@ -95,7 +96,11 @@ fn measure_all(options: &Options, dir: &Path) -> Result<()> {
     for (at, part) in parts.iter().enumerate() {
         tell(at, &parts, &contenders, begun.elapsed());
         measure_part(*part, &world, &contenders, options, &mut results, &mut dice)?;
-        results.order.push((part_name(*part, &contenders), machine::read("/proc/loadavg"), begun.elapsed().as_secs_f64()));
+        results.order.push((
+            part_name(*part, &contenders),
+            machine::read("/proc/loadavg"),
+            begun.elapsed().as_secs_f64(),
+        ));
         results.write(&file)?;
     }
     let page = options.out.join("report.html");
@@ -166,14 +171,24 @@ fn gather(world: &World, options: &Options, results: &mut Results) -> Result<Vec
     }
     if contenders.is_empty() {
         return Err(Error::new("no contender can start the payload here").why(
-            results.left_out.iter().map(|left| format!("{}: {}", left.name, left.why)).collect::<Vec<_>>().join("; "),
+            results
+                .left_out
+                .iter()
+                .map(|left| format!("{}: {}", left.name, left.why))
+                .collect::<Vec<_>>()
+                .join("; "),
         ));
     }
     for contender in &contenders {
         let described = contender.described();
-        if let Some(before) = results.named(&described.name).filter(|before| before.version != described.version) {
-            return Err(Error::new(format!("{} is {} now, and was {}", described.name, described.version, before.version))
-                .next("name another directory with --out"));
+        if let Some(before) =
+            results.named(&described.name).filter(|before| before.version != described.version)
+        {
+            return Err(Error::new(format!(
+                "{} is {} now, and was {}",
+                described.name, described.version, before.version
+            ))
+            .next("name another directory with --out"));
         }
         results.contenders.retain(|known| known.name != described.name);
         results.contenders.push(described);
@@ -196,7 +211,8 @@ fn parts(contenders: &[Contender], options: &Options, results: &Results) -> Vec<
         for variant in variants(options.quick) {
             let known = results.growth.get(&variant.name());
             let open = |contender: &Contender| {
-                contender.can(variant).is_ok() && !known.is_some_and(|known| known.contains_key(&contender.name))
+                contender.can(variant).is_ok()
+                    && !known.is_some_and(|known| known.contains_key(&contender.name))
             };
             let open = contenders.iter().enumerate().filter(|(_, contender)| open(contender));
             parts.extend(open.map(|(at, _)| Part::Growth(at, variant)));
@@ -285,11 +301,13 @@ fn measure_part(
 }
 
 fn rules(contender: &Contender, n: usize, options: &Options) -> growth::Rules {
-    let (time, settle, baseline, machines) = if options.quick { (15, 100, 10, 4) } else { (300, 400, 60, 10) };
+    let (time, settle, baseline, machines) =
+        if options.quick { (15, 100, 10, 4) } else { (300, 400, 60, 10) };
+    let own_kernel = contender.class.has_own_kernel();
     growth::Rules {
-        n: if contender.class.has_own_kernel() { n.min(machines) } else { n },
+        n: if own_kernel { n.min(machines) } else { n },
         keep_free: options.keep_free,
-        time: Duration::from_secs(time),
+        time: Duration::from_secs(if own_kernel { 3 * time } else { time }),
         settle: Duration::from_millis(settle),
         baseline: Duration::from_secs(baseline),
     }

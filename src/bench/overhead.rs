@@ -19,7 +19,8 @@ pub type Figures = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
 
 /// `rounds` passes through all contenders in random order. Emulated machines take no part: they have no speed.
 pub fn measure(world: &World, all: &[Contender], rounds: usize, dice: &mut Dice) -> Result<Figures> {
-    let overlay = world.image.overlay().map_err(|why| Error::new(format!("a root file system to write to: {why}")))?;
+    let overlay =
+        world.image.overlay().map_err(|why| Error::new(format!("a root file system to write to: {why}")))?;
     let mut figures = Figures::new();
     let able = all.iter().filter(|contender| contender.class != Class::Emulated);
     let mut turns: Vec<Option<&Contender>> = able.map(Some).chain([None]).collect();
@@ -69,8 +70,8 @@ fn native(world: &World, payload: Payload) -> Result<Value> {
     answer_in(text.lines().find(|line| line.contains("jug-bench {")).unwrap_or_default())
 }
 
-/// How many system calls of the host's kernel the payload reached, of how many there are: those that answered it as they
-/// answered it on the host. Of who has a kernel of its own, none of the host's answers the payload.
+/// How many system calls of the host's kernel the payload reached, of how many there are: those that answered it as
+/// they answered it on the host. Of who has a kernel of its own, none of the host's answers the payload.
 pub fn reachable(class: Class, probe: &Probe, native: &Probe) -> (usize, usize) {
     let there = native.calls.iter().filter(|errno| **errno != libc::ENOSYS).count();
     if class.has_own_kernel() {
@@ -78,7 +79,8 @@ pub fn reachable(class: Class, probe: &Probe, native: &Probe) -> (usize, usize) 
     }
     let refused = |errno: i32| [libc::EPERM, libc::ENOSYS, libc::EACCES, -libc::SIGSYS].contains(&errno);
     let pairs = probe.calls.iter().zip(&native.calls);
-    let reached = pairs.filter(|(here, native)| **native != libc::ENOSYS && (!refused(**here) || here == native));
+    let reached =
+        pairs.filter(|(here, native)| **native != libc::ENOSYS && (!refused(**here) || here == native));
     (reached.count(), there)
 }
 

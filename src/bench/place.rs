@@ -1,6 +1,6 @@
-//! Where `jug bench` works: a mount namespace with a plain cgroup v2 view and a tmpfs, and a PID namespace, so that when
-//! the measuring process ends, however it ends, everything that it started ends with it. A process outside waits for
-//! that, and removes what the kernel does not: cgroups and the directory. Nothing of the machine's is changed.
+//! Where `jug bench` works: a mount namespace with a plain cgroup v2 view and a tmpfs, and a PID namespace, so that
+//! when the measuring process ends, however it ends, everything that it started ends with it. A process
+//! outside waits for that, and removes what the kernel does not: cgroups and the directory. Nothing of the machine's is changed.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -73,7 +73,16 @@ pub fn enclose() -> Result<u8> {
     let signals = wishes_to_end()?;
     // setpriv(1): if this process is killed outright, the ones inside follow.
     let mut child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args([
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ])
         .args(["sh", "-c", SETUP, "sh"])
         .arg(&dir)
         .arg(std::env::current_exe().map_err(failed)?)
@@ -154,7 +163,9 @@ impl Standing {
         let dying = read("/sys/fs/cgroup/cgroup.stat");
         let dying = dying.lines().find_map(|line| line.strip_prefix("nr_dying_descendants "));
         let mut all = hierarchies();
-        all.sort_unstable_by_key(|dir| fs::metadata(dir).map(|meta| (meta.dev(), meta.ino())).unwrap_or_default());
+        all.sort_unstable_by_key(|dir| {
+            fs::metadata(dir).map(|meta| (meta.dev(), meta.ino())).unwrap_or_default()
+        });
         all.dedup();
         Self {
             processes: measure::tree(std::process::id()).len() as i64,

@@ -171,7 +171,9 @@ impl Results {
         let said = |why: &dyn std::fmt::Display| Error::new(format!("{}: {why}", file.display()));
         let bytes = std::fs::read(file).map_err(|why| said(&why))?;
         let results: Self = serde_json::from_slice(&bytes).map_err(|why| {
-            said(&why).why("it is no results.json of jug bench").next("name the file, or the directory of --out")
+            said(&why)
+                .why("it is no results.json of jug bench")
+                .next("name the file, or the directory of --out")
         })?;
         if results.format != FORMAT {
             return Err(said(&format_args!("format {}, not {FORMAT}", results.format))

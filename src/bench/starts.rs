@@ -1,6 +1,6 @@
-//! How quick starts are: one after the other, four at a time, and each after a rest. The contenders take turns in random
-//! order, so that the machine's moods fall on all alike. A start counts from the spawn of the command to the payload's
-//! word; CPU time is that of everything that was started until then.
+//! How quick starts are: one after the other, four at a time, and each after a rest. The contenders take turns in
+//! random order, so that the machine's moods fall on all alike. A start counts from the spawn of the command to the
+//! payload's word; CPU time is that of everything that was started until then.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,8 +51,14 @@ pub fn rounds(contender: &Contender, manner: Manner, quick: bool, n: usize) -> u
 }
 
 /// Measures one manner for everybody.
-pub fn measure(world: &World, all: &[Contender], manner: Manner, n: usize, quick: bool, dice: &mut Dice)
--> Result<BTreeMap<String, Starts>> {
+pub fn measure(
+    world: &World,
+    all: &[Contender],
+    manner: Manner,
+    n: usize,
+    quick: bool,
+    dice: &mut Dice,
+) -> Result<BTreeMap<String, Starts>> {
     let mut found: BTreeMap<String, Starts> = BTreeMap::new();
     let mut turns: Vec<&Contender> = Vec::new();
     for contender in all {

@@ -26,6 +26,10 @@ impl Samples {
         self.0.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn json(&self) -> Value {
         let at = |percent| self.percentile(percent).map(|ms| (ms * 1000.0).round() / 1000.0);
         json!({ "p10": at(10.0), "p50": at(50.0), "p99": at(99.0) })
@@ -83,7 +87,8 @@ pub fn regression(points: &[(f64, f64)]) -> Option<Line> {
     let n = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / n;
     let (x, y) = (mean(|point| point.0), mean(|point| point.1));
-    let sum = |of: &dyn Fn(f64, f64) -> f64| points.iter().map(|point| of(point.0 - x, point.1 - y)).sum::<f64>();
+    let sum =
+        |of: &dyn Fn(f64, f64) -> f64| points.iter().map(|point| of(point.0 - x, point.1 - y)).sum::<f64>();
     let (xx, xy, yy) = (sum(&|dx, _| dx * dx), sum(&|dx, dy| dx * dy), sum(&|_, dy| dy * dy));
     if points.len() < 3 || xx == 0.0 {
         return None;
@@ -95,12 +100,13 @@ pub fn regression(points: &[(f64, f64)]) -> Option<Line> {
     Some(Line { slope, intercept: y - slope * x, low: slope - half, high: slope + half, r2 })
 }
 
-/// The 97.5 % point of Student's distribution: a table to 10 degrees of freedom, then its expansion around the normal's.
+/// The 97.5 % point of Student's distribution: a table to 10 degrees of freedom, then its expansion
+/// around the normal's.
 fn student(degrees: usize) -> f64 {
     const TABLE: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
     let (n, z) = (degrees as f64, 1.959_964_f64);
-    let expansion = z + (z.powi(3) + z) / (4.0 * n)
-        + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n);
+    let expansion =
+        z + (z.powi(3) + z) / (4.0 * n) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n);
     TABLE.get(degrees.wrapping_sub(1)).copied().unwrap_or(expansion)
 }
 
@@ -152,7 +158,9 @@ mod tests {
     fn a_line_is_found_again() {
         let exact: Vec<_> = (0..9).map(|x| (f64::from(x), 3.0 * f64::from(x) + 7.0)).collect();
         let line = regression(&exact).expect("a line");
-        assert!((line.slope - 3.0).abs() < 1e-12 && (line.intercept - 7.0).abs() < 1e-12 && line.r2 > 0.999_999);
+        assert!(
+            (line.slope - 3.0).abs() < 1e-12 && (line.intercept - 7.0).abs() < 1e-12 && line.r2 > 0.999_999
+        );
         // Anscombe's first set: slope 0.5001, its standard error 0.1179, R^2 0.6665, t(9) = 2.262.
         let x = [10.0, 8.0, 13.0, 9.0, 11.0, 14.0, 6.0, 4.0, 12.0, 7.0, 5.0];
         let y = [8.04, 6.95, 7.58, 8.81, 8.33, 9.96, 7.24, 4.26, 10.84, 4.82, 5.68];

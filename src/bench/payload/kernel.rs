@@ -1,5 +1,5 @@
-//! The calls of the kernel that Rust's library has no word for. The only file of the payload with `unsafe` code. It must
-//! not decide anything.
+//! The calls of the kernel that Rust's library has no word for. The only file of the payload with `unsafe` code. It
+//! must not decide anything.
 
 use std::ffi::CString;
 
@@ -35,7 +35,8 @@ pub fn wait(pid: i32) -> i32 {
 pub fn in_child(deed: impl FnOnce() -> i32) -> i32 {
     match fork() {
         0 => {
-            // SAFETY: alarm(2) and setsid(2) take plain numbers. A session of its own, so that no call meets a terminal.
+            // SAFETY: alarm(2) and setsid(2) take plain numbers. In a session of its own no call
+            // meets a terminal.
             unsafe {
                 libc::setsid();
                 libc::alarm(1);

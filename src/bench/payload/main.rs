@@ -1,7 +1,7 @@
-//! jug-payload: the one program that `jug bench` runs in every contender: the process of a container, and the init of a
-//! virtual machine or of user-mode Linux. Static, so that it brings its own C library everywhere.
+//! jug-payload: the one program that `jug bench` runs in every contender: the process of a container, and the init of
+//! a virtual machine or of user-mode Linux. Static, so that it brings its own C library everywhere.
 //!
-//!     jug-payload idle|light|touch [FIFO]    says `jug-bench ready` (into FIFO, if named), then lives until it is killed
+//!     jug-payload idle|light|touch [FIFO]    says `jug-bench ready` (into FIFO, if named), and lives on
 //!     jug-payload work DIR [FIFO]            measures the machine that it sees, and says one JSON line
 //!     jug-payload probe [FIFO]               what it sees of the kernel and can reach of it: one JSON line
 //!
@@ -23,9 +23,13 @@ const TOUCHED: usize = 16;
 
 #[unsafe(no_mangle)]
 extern "C" fn main() -> libc::c_int {
-    let words: Vec<String> = std::env::args().collect();
+    let mut words: Vec<String> = std::env::args().collect();
+    let init = words.first().is_some_and(|name| name == "/init");
+    if init {
+        // user-mode Linux puts words of its own behind ours.
+        words.truncate(2);
+    }
     let word = |at: usize| words.get(at).map_or("", String::as_str);
-    let init = word(0) == "/init";
     if init {
         kernel::begin_machine();
     }
@@ -78,7 +82,9 @@ fn light(fifo: &str) -> libc::c_int {
         let Ok(mut client) = TcpStream::connect(address) else { continue };
         let Ok((mut served, _)) = listener.accept() else { continue };
         let _ = client.write_all(b"GET / HTTP/1.0\r\n\r\n").and_then(|()| served.read(&mut buffer).map(drop));
-        let _ = served.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello").and_then(|()| client.read(&mut buffer).map(drop));
+        let _ = served
+            .write_all(b"HTTP/1.0 200 OK\r\n\r\nhello")
+            .and_then(|()| client.read(&mut buffer).map(drop));
     }
 }
 

@@ -14,8 +14,10 @@ const SILENT: [i64; 5] =
 
 pub fn all() -> String {
     let calls: Vec<String> = NUMBERS.map(|number| reach(number).to_string()).collect();
-    let features: Vec<String> =
-        FEATURES.iter().map(|(name, ask)| format!("\"{name}\":{}", in_child(|| i32::from(!ask())) == 0)).collect();
+    let features: Vec<String> = FEATURES
+        .iter()
+        .map(|(name, ask)| format!("\"{name}\":{}", in_child(|| i32::from(!ask())) == 0))
+        .collect();
     let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().replace(['"', '\\'], "");
     let total = line("/proc/meminfo").lines().next().unwrap_or_default().to_owned();
     format!(
@@ -80,7 +82,9 @@ const FEATURES: [Question; 30] = [
     ("user namespaces", || unshare(libc::CLONE_NEWUSER)),
     ("mount namespaces", || unshare(libc::CLONE_NEWNS)),
     ("network namespaces", || unshare(libc::CLONE_NEWNET)),
-    ("mounts", || unshare(libc::CLONE_NEWNS) && kernel::keep_mounts_here() && kernel::mount("tmpfs", "/proc")),
+    ("mounts", || {
+        unshare(libc::CLONE_NEWNS) && kernel::keep_mounts_here() && kernel::mount("tmpfs", "/proc")
+    }),
     ("change of owner", || call(libc::SYS_setresuid, [1, 1, 1, 0, 0])),
     ("chroot", || call(libc::SYS_chroot, [c"/".as_ptr() as i64, 0, 0, 0, 0])),
     ("ptrace", || call(libc::SYS_ptrace, [0; 5])),

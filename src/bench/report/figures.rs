@@ -13,6 +13,14 @@ pub fn accounted_line(growth: &Growth) -> Option<Line> {
     line(growth, |point| point.kernel() + point.pss + point.state)
 }
 
+/// The line to quote, and by what: memory available, unless the machine did other things meanwhile, and then what is
+/// accounted for.
+pub fn best_line(growth: &Growth) -> Option<(Line, &'static str)> {
+    let (used, accounted) = (memory_line(growth)?, accounted_line(growth)?);
+    let good = used.r2 > 0.99 && used.slope > 0.0;
+    Some(if good { (used, "by MemAvailable") } else { (accounted, "by accounts") })
+}
+
 /// The contender's own processes and files.
 pub fn own_line(growth: &Growth) -> Option<Line> {
     line(growth, |point| point.own + point.state)
@@ -30,9 +38,9 @@ fn line(growth: &Growth, of: impl Fn(&Point) -> f64) -> Option<Line> {
     stats::regression(&points)
 }
 
-/// Idle instances in a GiB of memory.
+/// Instances in a GiB of memory; 0 where the slope says nothing.
 pub fn per_gib(line: &Line) -> f64 {
-    (1 << 20) as f64 / line.slope.max(f64::MIN_POSITIVE)
+    if line.slope > 0.0 { f64::from(1 << 20) / line.slope } else { 0.0 }
 }
 
 /// The idle growth of one contender.
@@ -43,7 +51,7 @@ pub fn idle<'r>(results: &'r Results, name: &str) -> Option<&'r Growth> {
 /// Contenders with a kernel of their own and their line, to which the others are a ratio.
 pub fn machines(results: &Results) -> Vec<(&Named, Line)> {
     let own = results.contenders.iter().filter(|contender| contender.class.has_own_kernel());
-    own.filter_map(|contender| Some((contender, memory_line(idle(results, &contender.name)?)?))).collect()
+    own.filter_map(|contender| Some((contender, best_line(idle(results, &contender.name)?)?.0))).collect()
 }
 
 /// What a figure of the payload is called, and its unit. MB/s are better the more they are.
@@ -65,8 +73,16 @@ pub fn overhead_words(figure: &str) -> (&'static str, &'static str) {
 
 /// The figures in the order of reports.
 pub const OVERHEAD: [&str; 10] = [
-    "cpu_ns", "syscall_ns", "fault_ns", "switch_ns", "fork_ns", "create_ns", "write_mb_s", "read_mb_s",
-    "loopback_trip_ns", "loopback_mb_s",
+    "cpu_ns",
+    "syscall_ns",
+    "fault_ns",
+    "switch_ns",
+    "fork_ns",
+    "create_ns",
+    "write_mb_s",
+    "read_mb_s",
+    "loopback_trip_ns",
+    "loopback_mb_s",
 ];
 
 /// How many times the native cost a contender has; the same direction for times and rates: above 1 is worse.
@@ -80,7 +96,8 @@ pub fn overhead_ratio(results: &Results, name: &str, figure: &str) -> Option<f64
 pub fn headline(results: &Results) -> String {
     let native = results.probes.get(NATIVE);
     let reach = |name: &str| {
-        let (reached, all) = crate::bench::overhead::reachable(results.named(name)?.class, results.probes.get(name)?, native?);
+        let (reached, all) =
+            crate::bench::overhead::reachable(results.named(name)?.class, results.probes.get(name)?, native?);
         Some((reached, all))
     };
     let os_level: Vec<(String, (usize, usize))> = results
@@ -133,6 +150,9 @@ mod tests {
 
     #[test]
     fn figures_read_well() {
-        assert_eq!([short(1_234_567.8), short(-1000.0), short(99.94), short(0.123)], ["1,234,568", "-1,000", "99.9", "0.12"]);
+        assert_eq!(
+            [short(1_234_567.8), short(-1000.0), short(99.94), short(0.123)],
+            ["1,234,568", "-1,000", "99.9", "0.12"]
+        );
     }
 }

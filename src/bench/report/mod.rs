@@ -17,8 +17,20 @@ use figures::short;
 /// The terminal's report.
 pub fn summary(results: &Results) -> String {
     let mut text = format!("{}\n\n", figures::headline(results));
-    let fact = |name: &str| results.machine.get(name).map_or("?".into(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-    let _ = writeln!(text, "{}, {}, {} MiB, load before {}", fact("kernel"), fact("CPU"), fact("memory, MiB"), fact("load before"));
+    let fact = |name: &str| {
+        results
+            .machine
+            .get(name)
+            .map_or("?".into(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    };
+    let _ = writeln!(
+        text,
+        "{}, {}, {} MiB, load before {}",
+        fact("kernel"),
+        fact("CPU"),
+        fact("memory, MiB"),
+        fact("load before")
+    );
     density(&mut text, results);
     starts(&mut text, results);
     overheads(&mut text, results);
@@ -41,7 +53,11 @@ fn density(text: &mut String, results: &Results) {
             let Some(growth) = rows.get(&contender.name) else { continue };
             let n = growth.points.last().map_or(0, |point| point.n);
             let Some(line) = figures::memory_line(growth) else {
-                let _ = writeln!(text, "{:<18} {n:>6} too few points for a line; {}", contender.name, growth.stopped);
+                let _ = writeln!(
+                    text,
+                    "{:<18} {n:>6} too few points for a line; {}",
+                    contender.name, growth.stopped
+                );
                 continue;
             };
             let accounted = figures::accounted_line(growth).map_or(f64::NAN, |line| line.slope);
@@ -53,15 +69,15 @@ fn density(text: &mut String, results: &Results) {
                 short(line.slope),
                 line.r2,
                 short(accounted),
-                short(figures::per_gib(&line)),
+                figures::best_line(growth).map_or("-".into(), |(line, _)| short(figures::per_gib(&line))),
             );
         }
     }
     for (machine, line) in figures::machines(results) {
         let others = results.contenders.iter().filter(|contender| !contender.class.has_own_kernel());
         let ratios = others.filter_map(|contender| {
-            let own = figures::memory_line(figures::idle(results, &contender.name)?)?;
-            Some(format!("{} {}", contender.name, short(line.slope / own.slope)))
+            let (own, by) = figures::best_line(figures::idle(results, &contender.name)?)?;
+            Some(format!("{} {} ({by})", contender.name, short(line.slope / own.slope)))
         });
         let ratios: Vec<String> = ratios.collect();
         if !ratios.is_empty() {

@@ -34,7 +34,8 @@ const MARGIN: [f64; 4] = [62.0, 16.0, 14.0, 44.0];
 /// A plot of series in one frame. Empty without anything to draw.
 pub fn chart(x: &Axis, y: &Axis, series: &[Series]) -> String {
     let all = || series.iter().flat_map(|series| series.line.iter().chain(&series.points));
-    let Some(across) = Frame::around(x.scale, all().map(|point| point.0), MARGIN[0], WIDTH - MARGIN[1]) else {
+    let Some(across) = Frame::around(x.scale, all().map(|point| point.0), MARGIN[0], WIDTH - MARGIN[1])
+    else {
         return String::new();
     };
     let Some(up) = Frame::around(y.scale, all().map(|point| point.1), HEIGHT - MARGIN[3], MARGIN[2]) else {
@@ -52,7 +53,8 @@ pub fn chart(x: &Axis, y: &Axis, series: &[Series]) -> String {
             let (cx, cy) = (across.at(*px), up.at(*py));
             let _ = write!(
                 svg,
-                "<circle class=\"dot c{}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"3.2\"><title>{}: {} at {}</title></circle>",
+                "<circle class=\"dot c{}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"3.2\"><title>{}: {} at {}</title>\
+                 </circle>",
                 one.colour,
                 text(&one.name),
                 short(*py),
@@ -77,16 +79,34 @@ fn grid(svg: &mut String, across: &Frame, up: &Frame, x: &Axis, y: &Axis) {
     let (right, bottom) = (WIDTH - right, HEIGHT - bottom);
     for tick in across.ticks() {
         let at = across.at(tick);
-        let _ = write!(svg, "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top}\" y2=\"{bottom}\"/>");
-        let _ = write!(svg, "<text x=\"{at:.1}\" y=\"{:.1}\" class=\"tick mid\">{}</text>", bottom + 16.0, number(tick));
+        let _ =
+            write!(svg, "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top}\" y2=\"{bottom}\"/>");
+        let _ = write!(
+            svg,
+            "<text x=\"{at:.1}\" y=\"{:.1}\" class=\"tick mid\">{}</text>",
+            bottom + 16.0,
+            number(tick)
+        );
     }
     for tick in up.ticks() {
         let at = up.at(tick);
-        let _ = write!(svg, "<line class=\"grid\" x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>");
-        let _ = write!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" class=\"tick end\">{}</text>", left - 7.0, at + 4.0, number(tick));
+        let _ =
+            write!(svg, "<line class=\"grid\" x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>");
+        let _ = write!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{:.1}\" class=\"tick end\">{}</text>",
+            left - 7.0,
+            at + 4.0,
+            number(tick)
+        );
     }
     let middle = (left + right) / 2.0;
-    let _ = write!(svg, "<text x=\"{middle}\" y=\"{}\" class=\"label mid\">{}</text>", HEIGHT - 8.0, text(x.label));
+    let _ = write!(
+        svg,
+        "<text x=\"{middle}\" y=\"{}\" class=\"label mid\">{}</text>",
+        HEIGHT - 8.0,
+        text(x.label)
+    );
     let middle = (top + bottom) / 2.0;
     let _ = write!(
         svg,
@@ -152,11 +172,19 @@ impl Frame {
 fn step_of(low: f64, high: f64) -> f64 {
     let raw = (high - low) / 5.0;
     let decade = 10f64.powf(raw.log10().floor());
-    [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|mark| mark * decade).find(|step| *step >= raw * 0.999).unwrap_or(raw)
+    [1.0, 2.0, 2.5, 5.0, 10.0]
+        .into_iter()
+        .map(|mark| mark * decade)
+        .find(|step| *step >= raw * 0.999)
+        .unwrap_or(raw)
 }
 
 fn number(value: f64) -> String {
-    if value.abs() >= 100.0 || value == value.round() { short(value.round()).replace(".00", "").replace(".0", "") } else { format!("{value}").chars().take(6).collect() }
+    if value.abs() >= 100.0 || value == value.round() {
+        short(value.round()).replace(".00", "").replace(".0", "")
+    } else {
+        format!("{value}").chars().take(6).collect()
+    }
 }
 
 /// One bar of a row of bars, which are drawn on a logarithmic axis: from one instance to a million.
@@ -176,7 +204,7 @@ pub fn bars(bars: &[Bar]) -> String {
     let mut svg = format!("<svg viewBox=\"0 0 960 {height}\" role=\"img\">");
     for (at, bar) in bars.iter().enumerate() {
         let y = ROW * at as f64 + 4.0;
-        let width = (bar.value.max(1.0).log10() / most.log10() * 560.0).max(2.0);
+        let width = (bar.value.max(1.0).log10() / most.log10() * 430.0).max(2.0);
         let _ = write!(
             svg,
             "<text x=\"{}\" y=\"{:.1}\" class=\"name end\">{}</text><rect class=\"bar c{}\" x=\"{LEFT}\" y=\"{y:.1}\" \
@@ -217,7 +245,8 @@ mod tests {
 
     #[test]
     fn names_are_text() {
-        let series = [Series { name: "<b>&".into(), points: vec![(1.0, 1.0), (2.0, 2.0)], ..Series::default() }];
+        let series =
+            [Series { name: "<b>&".into(), points: vec![(1.0, 1.0), (2.0, 2.0)], ..Series::default() }];
         let axis = || Axis { label: "x", scale: Scale::Linear };
         let svg = chart(&axis(), &axis(), &series);
         assert!(svg.contains("&lt;b&gt;&amp;") && !svg.contains("<b>"));

@@ -80,7 +80,7 @@ fn measure_all(options: &Options) -> io::Result<()> {
     let mut bench = Bench {
         contenders: contenders.collect::<Result<_, _>>().map_err(io::Error::other)?,
         bundles: Bundles::write(&options.dir)?,
-        watchdog: Watchdog::new(),
+        watchdog: Watchdog::default(),
         dice: Dice::new(std::process::id().into()),
         results: Results::new(),
         starts: AtomicUsize::new(0),

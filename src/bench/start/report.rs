@@ -267,8 +267,9 @@ impl<'a> Report<'a> {
             json!({ "goal": goal.what, "figure": goal.figure, "limit": goal.limit, "at_least": goal.at_least,
                     "met": goal.met() })
         });
-        let facts =
-            machine::facts(&self.results.load_before).into_iter().map(|(name, value)| (name.to_owned(), value));
+        let facts = machine::facts(&self.results.load_before)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
         json!({
             "machine": facts.collect::<Map<_, _>>(),
             "contenders": contenders.collect::<Map<_, _>>(),
