@@ -140,3 +140,16 @@ fn generated_profiles() {
     }
     println!("400 generated profiles: {tally:?}; {refused} refused by libseccomp, {broken} broken by it");
 }
+
+/// Nothing is loaded then and nothing compared, and still a filter has an instruction. Found by the fuzz target.
+#[test]
+fn a_profile_that_kills_every_call_is_a_filter() {
+    let profile: LinuxSeccomp =
+        serde_json::from_str(r#"{ "defaultAction": "SCMP_ACT_KILL", "syscalls": [] }"#).expect("a profile");
+    for native in [Arch::X86_64, Arch::Aarch64] {
+        let ours = compile(&profile, native).expect("compiles");
+        assert_eq!(ours.program.len(), 1);
+        let theirs = oracle::compile(&profile, native).expect("libseccomp takes it");
+        compare("kill", &profile, native, &ours, Some(&theirs), &mut Tally::default());
+    }
+}
