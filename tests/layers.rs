@@ -1,5 +1,5 @@
-//! Layers: what is unpacked is what the archive says, nothing outside is touched, and a bad archive is a bounded error
-//! that names the entry. The unpacking is the real one, in its confined process.
+//! Layers: what is unpacked is what the archive says, nothing outside is touched, and a bad archive is a bounded
+//! error that names the entry. The unpacking is the real one, in its confined process.
 #![cfg(feature = "engine")]
 
 #[path = "layers/archive.rs"]
@@ -305,7 +305,7 @@ fn what_is_ambiguous_or_damaged_is_refused() {
         (
             "two names",
             Archive::new().pax(&[("path", b"a")]).entry("L", b'L', "", b"b\0").file("c", "").end(),
-            "two",
+            "another of GNU",
         ),
         ("two PAX headers", Archive::new().pax(&[]).pax(&[]).file("c", "").end(), "two headers"),
         ("a header of nothing", Archive::new().pax(&[("path", b"a")]).end(), "header of a header"),
@@ -407,4 +407,130 @@ fn a_layer_is_unpacked_while_it_comes() {
             Err(error) => assert!(!whole && error.what().contains("download ended"), "{error}"),
         }
     }
+}
+
+/// The kernel's own words about the worker, while it waits for a download that does not come.
+#[test]
+fn the_worker_has_given_up_what_it_does_not_need() {
+    let place = Place::new();
+    fs::write(place.path("blob"), "").expect("write");
+    let reading = fs::File::open(place.path("blob")).expect("open");
+    let (reader, writer) = std::io::pipe().expect("pipe");
+    let blob = jug::image::layer::Blob { file: reading, growing: Some(reader.into()) };
+    std::thread::scope(|scope| {
+        let unpacking = scope.spawn(|| place.unpack_from(blob, &digest(b"")));
+        let status = confined_child();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+            line.trim().to_owned()
+        };
+        assert_eq!((field("Seccomp:").as_str(), field("NoNewPrivs:").as_str()), ("2", "1"), "{status}");
+        // chown, dac_override, fowner, fsetid, sys_admin, mknod, setfcap (linux/capability.h).
+        let most: u64 = [0, 1, 3, 4, 21, 27, 31].iter().map(|bit| 1 << bit).sum();
+        for set in ["CapEff:", "CapPrm:"] {
+            let has = u64::from_str_radix(&field(set), 16).expect("a set");
+            assert_eq!(has & !most, 0, "{set} {has:x}");
+        }
+        drop(writer);
+        let error = unpacking.join().expect("the thread").expect_err("the download ended");
+        assert!(error.what().contains("download ended"), "{error}");
+    });
+}
+
+/// The status of a worker of this program, once its filter is there.
+fn confined_child() -> String {
+    let own = format!("PPid:\t{}\n", std::process::id());
+    for _ in 0..3000 {
+        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+            let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            let waits = fs::read(entry.path().join("cmdline")).unwrap_or_default() == b"jug-unpack\0";
+            // Other tests have workers at the same time, and all end up like this.
+            if waits && status.contains(&own) && status.contains("Seccomp:\t2") {
+                return status;
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("no worker was seen under its filter");
+}
+
+/// Landlock holds one thread here: what lies below the directory can be made and linked, and nothing else be opened.
+#[test]
+fn landlock_leaves_the_staging_directory_and_nothing_else() {
+    use jug::sys::{landlock, path, process};
+    use std::os::fd::AsFd as _;
+    let abi = landlock::abi();
+    if abi < 2 {
+        let _ = writeln!(std::io::stderr(), "SKIP landlock: this kernel has ABI {abi}");
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir(place.path("staging/a")).expect("mkdir");
+    fs::create_dir(place.path("staging/b")).expect("mkdir");
+    let staging = fs::File::open(place.staging()).expect("open");
+    let (made, linked, outside, changed) = std::thread::scope(|scope| {
+        let restricted = scope.spawn(|| {
+            process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).expect("no_new_privs");
+            landlock::restrict_to(staging.as_fd(), landlock::READ_AND_CHANGE, abi).expect("landlock");
+            let dir = staging.as_fd();
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+            let made = path::openat(dir, "a/file".as_ref(), flags, 0o600);
+            let linked = path::linkat(dir, "a/file".as_ref(), dir, "b/file".as_ref());
+            let outside = path::openat(dir, "../outside/canary".as_ref(), libc::O_RDONLY, 0);
+            let changed = path::openat(dir, "../outside/new".as_ref(), flags, 0o600);
+            (made.is_ok(), linked.is_ok(), outside.map_err(|e| e.errno()), changed.map_err(|e| e.errno()))
+        });
+        restricted.join().expect("the thread")
+    });
+    assert!(made && linked);
+    assert_eq!(outside.expect_err("reading outside"), libc::EACCES);
+    assert_eq!(changed.expect_err("writing outside"), libc::EACCES);
+    fs::read(place.path("outside/canary")).expect("the others may still");
+}
+
+/// Few bytes that want to become many: time, memory and disk are bounded by limits, not by the image.
+#[test]
+fn bombs_go_off_within_bounds() {
+    let place = Place::new();
+    // 200 MB behind the end of the archive.
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&simple()).expect("gzip");
+    (0..200).for_each(|_| encoder.write_all(&vec![0; 1 << 20]).expect("gzip"));
+    let error = place.unpack_blob(&encoder.finish().expect("gzip"), b"").expect_err("a long tail");
+    assert!(error.what().contains("follow the end"), "{error}");
+    // A window of 128 MB, as `zstd --long=27` makes it.
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("zstd");
+    encoder.window_log(27).expect("a window");
+    encoder.write_all(&simple()).expect("zstd");
+    place.empty_staging();
+    let error = place.unpack_blob(&encoder.finish().expect("zstd"), &simple()).expect_err("a window");
+    assert!(error.what().contains("window is larger than 32 MiB"), "{error}");
+    // A file of 8 TiB that is all hole: nothing to write, nothing to read, and nothing to hash.
+    let size = (8u64 << 40).to_string();
+    let tar = Archive::new()
+        .pax(&[("GNU.sparse.map", b"0,4"), ("GNU.sparse.size", size.as_bytes())])
+        .file("holes", "data")
+        .end();
+    place.empty_staging();
+    place.unpack(&tar).expect("holes cost nothing");
+    let meta = fs::metadata(place.path("staging/holes")).expect("stat");
+    assert!(meta.len() == 8 << 40 && meta.blocks() < 100, "{meta:?}");
+}
+
+/// A disk without room: the call and the entry are named.
+#[test]
+fn a_full_disk_is_a_clear_error() {
+    let place = Place::new();
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k,mode=755", "tmpfs"])
+        .arg(place.staging())
+        .status()
+        .expect("mount(8)");
+    assert!(mount.success());
+    let tar = Archive::new().file("small", "x").file("large", &"x".repeat(200_000)).end();
+    let result = place.unpack(&tar);
+    assert!(std::process::Command::new("umount").arg(place.staging()).status().expect("umount(8)").success());
+    let error = result.expect_err("no room");
+    assert!(error.what().contains("\"large\"") && error.what().contains("no space left"), "{error}");
+    assert_eq!(error.errno(), libc::ENOSPC, "a caller can tell");
 }

@@ -2,10 +2,11 @@
 //!
 //!     reference -> source -> layers -> store -> snapshot -> bundle
 //!
-//! This room knows nothing of containers: it meets the runtime at the bundle only. Every byte that comes from a source is
-//! somebody else's: it meets a limit and a digest before it meets anything else.
+//! This room knows nothing of containers: it meets the runtime at the bundle only. Every byte that comes from a
+//! source is somebody else's: it meets a limit and a digest before it meets anything else.
 
 pub mod digest;
+mod erofs;
 pub mod hello;
 pub mod layer;
 pub mod made;

@@ -1,8 +1,8 @@
-//! Layers become a root file system: a detached overlay mount, which belongs to no namespace until it is attached, and is
-//! gone when nobody holds it any more.
+//! Layers become a root file system: a detached overlay mount, which belongs to no namespace until it is attached,
+//! and is gone when nobody holds it any more.
 //!
-//! Layers are named as /proc/self/fd/N, so that hundreds of them fit where paths would not. What an image could say to
-//! overlayfs is left out when it is unpacked, and not listened to here: no redirects, no metadata-only copies.
+//! Layers are named as /proc/self/fd/N, so that hundreds of them fit where paths would not. What an image could say
+//! to overlayfs is left out when it is unpacked, and not listened to here: no redirects, no metadata-only copies.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -30,8 +30,8 @@ pub struct Options<'a> {
     pub rootless: bool,
 }
 
-/// Mounts layers (bottom first) and, with `upper`, a place for changes. Without one the mount is read-only; one layer
-/// alone is then a bind of its directory.
+/// Mounts layers (bottom first; directories, or files that are EROFS images of `image::layer`) and, with `upper`, a
+/// place for changes. Without one the mount is read-only; one layer alone is then a bind of its directory.
 pub fn mount(layers: &[PathBuf], upper: Option<&Upper<'_>>, options: &Options<'_>) -> Result<OwnedFd> {
     if layers.is_empty() || layers.len() > MAX_LAYERS {
         return Err(Error::new(format!(
@@ -40,13 +40,30 @@ pub fn mount(layers: &[PathBuf], upper: Option<&Upper<'_>>, options: &Options<'_
         )));
     }
     let dir = |path: &Path| path::open(path, libc::O_PATH | libc::O_DIRECTORY);
-    let lowers: Vec<OwnedFd> = layers.iter().rev().map(|layer| dir(layer)).collect::<Result<_>>()?;
+    let opened: Vec<(OwnedFd, bool)> =
+        layers.iter().rev().map(|layer| opened(layer)).collect::<Result<_>>()?;
+    let (lowers, images): (Vec<OwnedFd>, Vec<bool>) = opened.into_iter().unzip();
     let places = upper.map(|upper| Ok((dir(upper.upper)?, dir(upper.work)?))).transpose()?;
-    let overlay = Overlay { lowers, places, options: *options };
+    let overlay = Overlay { lowers, places, options: *options, images: images.contains(&true) };
     match &overlay.lowers[..] {
         [only] if overlay.places.is_none() => overlay.bind(only),
         _ => overlay.mount(),
     }
+}
+
+/// A layer's directory; or the root of its EROFS image, mounted for nobody else, and then `true`.
+fn opened(layer: &Path) -> Result<(OwnedFd, bool)> {
+    let fd = path::open(layer, libc::O_PATH)?;
+    if path::stat(fd.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        return Ok((fd, false));
+    }
+    let image = mount::fsopen("erofs")?;
+    image.set("source", &by_fd(&fd))?;
+    let mounted = image.mount(mount::MOUNT_ATTR_RDONLY).map_err(|e| match e.errno() {
+        libc::ENOTBLK => e.why("only Linux 6.12 and newer mount an image that is a file"),
+        _ => e,
+    });
+    Ok((mounted?, true))
 }
 
 struct Overlay<'a> {
@@ -55,6 +72,8 @@ struct Overlay<'a> {
     /// The upper directory and the work directory.
     places: Option<(OwnedFd, OwnedFd)>,
     options: Options<'a>,
+    /// Whether a layer is an image, and so has no path.
+    images: bool,
 }
 
 impl Overlay<'_> {
@@ -77,7 +96,8 @@ impl Overlay<'_> {
     fn mount(&self) -> Result<OwnedFd> {
         match self.mount_detached() {
             // Before Linux 6.8 all layers must fit into one value of 255 bytes, and before 6.15 none may be detached.
-            Err(e) if e.errno() == libc::EINVAL => self.mount_apart().map_err(|again| {
+            // An image is a mount already, of which only a newer kernel makes a layer.
+            Err(e) if e.errno() == libc::EINVAL && !self.images => self.mount_apart().map_err(|again| {
                 if again.errno() == libc::EINVAL && again.what() != e.what() { e } else { again }
             }),
             other => other,
@@ -102,8 +122,8 @@ impl Overlay<'_> {
         overlay.mount(if self.places.is_none() { mount::MOUNT_ATTR_RDONLY } else { 0 })
     }
 
-    /// The same with mount(2), in a mount namespace that a thread has to itself, so that nobody else ever sees it: there
-    /// the layers can be mounted where they lie.
+    /// The same with mount(2), in a mount namespace that a thread has to itself, so that nobody else ever sees it:
+    /// there the layers can be mounted where they lie.
     fn mount_apart(&self) -> Result<OwnedFd> {
         std::thread::scope(|scope| scope.spawn(|| self.mount_in_own_namespace()).join())
             .map_err(|_| Error::new("the thread that mounts has failed"))?
@@ -125,7 +145,7 @@ impl Overlay<'_> {
             Some((upper, work)) => Some((seen(upper)?, seen(work)?)),
             None => None,
         };
-        let overlay = Overlay { lowers, places, options: self.options };
+        let overlay = Overlay { lowers, places, options: self.options, images: false };
         let lowers: Vec<String> = overlay.lowers.iter().map(by_fd).collect();
         let mut words = vec![format!("lowerdir={}", lowers.join(":"))];
         words.extend(overlay.settings().into_iter().map(|(key, value)| match value {
@@ -186,7 +206,7 @@ mod tests {
         }
         let open = |dir: &PathBuf| path::open(dir, libc::O_PATH | libc::O_DIRECTORY).unwrap();
         let lowers = dirs.iter().rev().map(open).collect();
-        let overlay = Overlay { lowers, places: None, options: Options::default() };
+        let overlay = Overlay { lowers, places: None, options: Options::default(), images: false };
         let tree = overlay.mount_apart();
         let names = tree.and_then(|tree| path::list(tree.as_fd()));
         std::fs::remove_dir_all(&root).unwrap();

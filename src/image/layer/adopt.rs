@@ -1,5 +1,5 @@
-//! Directories that a layer does not name get what they have in the layers below: such a layer (ko, Bazel and others make
-//! them) puts a file into /tmp and does not mean to change /tmp's mode.
+//! Directories that a layer does not name get what they have in the layers below: such a layer (ko, Bazel and others
+//! make them) puts a file into /tmp and does not mean to change /tmp's mode.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,8 +14,8 @@ use super::{name, tree};
 use crate::error::{Error, Result};
 use crate::sys::{path, xattr};
 
-/// Settles the `implied` directories of a layer in `staging` (`Applied::implied`), once the layers below it (bottom first)
-/// are unpacked and settled themselves. Returns the digest of the tree as it is now, where something changed.
+/// Settles the `implied` directories of a layer in `staging` (`Applied::implied`), once the layers below it (bottom
+/// first) are unpacked and settled themselves. Returns the digest of the tree as it is now, where something changed.
 pub fn adopt(
     staging: BorrowedFd<'_>,
     implied: &[PathBuf],

@@ -1,7 +1,8 @@
 //! Entries to files, by descriptor below the staging directory; and the owner, mode, xattrs and times of each.
 //!
-//! Nothing is followed but by `dirs`: what an entry names is a plain name in a directory held open. Later entries replace
-//! earlier ones. A whiteout hides what lower layers have, in whatever order it comes, and never what this layer has.
+//! Nothing is followed but by `dirs`: what an entry names is a plain name in a directory held open. Later entries
+//! replace earlier ones. A whiteout hides what lower layers have, in whatever order it comes, and never what this
+//! layer has.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -228,7 +229,8 @@ impl Applier {
         self.dress_name(dir, name, &entry.kind, &entry.meta)
     }
 
-    /// A link to what an earlier entry of this layer made: the lower layers are not at hand while a layer is unpacked.
+    /// A link to what an earlier entry of this layer made: the lower layers are not at hand while a layer is
+    /// unpacked.
     fn link(&mut self, dir: &Real, name: &[u8], target: &[u8]) -> Result<()> {
         let missing =
             || Error::new(format!("{} to be linked to is not in the layer before this", shown(target)));
@@ -328,8 +330,8 @@ impl Applier {
         Ok(())
     }
 
-    /// A file system without xattrs, or a kind of file that has none, is no reason to refuse the image; nor is what an
-    /// unprivileged user may not set.
+    /// A file system without xattrs, or a kind of file that has none, is no reason to refuse the image; nor is what
+    /// an unprivileged user may not set.
     fn may_lack(&self, errno: i32) -> bool {
         match errno {
             libc::ENOTSUP => true,
@@ -346,8 +348,8 @@ impl Applier {
 }
 
 /// The xattrs that mean the same everywhere. Left out are the words between overlayfs and its layers (`trusted.*`,
-/// `user.overlay.*`), by which an image could hide or redirect what it does not own, and the labels of the machine that
-/// the image was built on (`security.selinux`, `.ima`, `.evm` and the like).
+/// `user.overlay.*`), by which an image could hide or redirect what it does not own, and the labels of the machine
+/// that the image was built on (`security.selinux`, `.ima`, `.evm` and the like).
 pub fn is_kept(key: &[u8]) -> bool {
     let user = key.starts_with(b"user.") && !key.starts_with(b"user.overlay.");
     user || matches!(key, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")

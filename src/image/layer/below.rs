@@ -1,5 +1,5 @@
-//! What the lower layers show, read from their directories as overlayfs reads them: the topmost name counts, a whiteout
-//! ends the look, and directories lie upon one another until one is opaque. Nothing is followed.
+//! What the lower layers show, read from their directories as overlayfs reads them: the topmost name counts, a
+//! whiteout ends the look, and directories lie upon one another until one is opaque. Nothing is followed.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

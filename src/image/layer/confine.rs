@@ -1,10 +1,10 @@
 //! What the unpack worker gives up before it looks at the first byte of an image.
 //!
 //! In order: memory, descriptors and cores are bounded; of the capabilities only those that make files stay; Landlock
-//! takes every file away that is not below the staging directory, and seccomp every system call that is not listed here.
-//! Each step that fails ends the worker, with one exception: where the kernel has no Landlock that can allow hard links
-//! (ABI 2, Linux 5.19; or it is not switched on, as in the tests' guest), the filter stands alone. What the worker may
-//! then still open it cannot tell anybody: it has no socket but the one to its parent.
+//! takes every file away that is not below the staging directory, and seccomp every system call that is not listed
+//! here. Each step that fails ends the worker, with one exception: where the kernel has no Landlock that can allow
+//! hard links (ABI 2, Linux 5.19; or it is not switched on, as in the tests' guest), the filter stands alone. What
+//! the worker may then still open it cannot tell anybody: it has no socket but the one to its parent.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -21,8 +21,8 @@ use crate::sys::{cred, landlock, path, process};
 const MEMORY: u64 = 192 << 20;
 const DESCRIPTORS: u64 = 1024;
 
-/// capabilities(7): chown, any mode and owner, device nodes, file capabilities, and `trusted.*` xattrs (CAP_SYS_ADMIN,
-/// of which the filter leaves nothing else).
+/// capabilities(7): chown, any mode and owner, device nodes, file capabilities, and `trusted.*` xattrs
+/// (CAP_SYS_ADMIN, of which the filter leaves nothing else).
 const CAPABILITIES: [caps::Capability; 7] = [
     caps::Capability::CAP_CHOWN,
     caps::Capability::CAP_DAC_OVERRIDE,

@@ -1,5 +1,6 @@
-//! The digest of a file's content that does not mind holes: blocks of zeros count by their place alone, so that a sparse
-//! file of terabytes costs no more than what is in it, and the same bytes have one digest however they are stored.
+//! The digest of a file's content that does not mind holes: blocks of zeros count by their place alone, so that a
+//! sparse file of terabytes costs no more than what is in it, and the same bytes have one digest however they are
+//! stored.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -94,20 +95,30 @@ impl Content {
 
 /// The digest of what is in a file, holes skipped.
 pub fn of(file: &File, len: u64) -> Result<[u8; 32]> {
-    let mut content = Content::default();
-    let mut buffer = vec![0; 128 << 10];
+    let (mut content, mut end) = (Content::default(), 0);
+    pieces(file, len, |at, piece| {
+        content.skip(at - end);
+        content.update(piece);
+        end = at + piece.len() as u64;
+        Ok(())
+    })?;
+    content.skip(len - end);
+    Ok(content.finish())
+}
+
+/// What is in the first `len` bytes of a file and is no hole: where it begins, and the bytes.
+pub fn pieces(file: &File, len: u64, mut each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+    let mut buffer = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(128 << 10)];
+    let seek = |offset: u64, whence| lseek(file.as_fd(), offset as i64, whence);
     let mut at = 0;
     while at < len {
-        let seek = |offset: u64, whence| lseek(file.as_fd(), offset as i64, whence);
         // ENXIO: nothing but a hole until the end. Where seeking is not known, all is data.
-        let data = match seek(at, Whence::SeekData) {
+        at = match seek(at, Whence::SeekData) {
             Ok(data) => (data as u64).min(len),
             Err(nix::errno::Errno::ENXIO) => len,
             Err(_) => at,
         };
-        content.skip(data - at);
-        let end = seek(data, Whence::SeekHole).map_or(len, |end| (end as u64).min(len));
-        at = data;
+        let end = seek(at, Whence::SeekHole).map_or(len, |end| (end as u64).min(len));
         while at < end {
             let n = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
             let n = file
@@ -116,11 +127,11 @@ pub fn of(file: &File, len: u64) -> Result<[u8; 32]> {
             if n == 0 {
                 return Err(Error::new("a file became shorter while it was read"));
             }
-            content.update(&buffer[..n]);
+            each(at, &buffer[..n])?;
             at += n as u64;
         }
     }
-    Ok(content.finish())
+    Ok(())
 }
 
 #[cfg(test)]

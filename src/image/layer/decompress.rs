@@ -1,5 +1,5 @@
-//! Compressed bytes to a hashed stream. Reading, inflating and hashing happen in a thread of their own, so that a second
-//! core can make the files meanwhile. What the bytes are is told by their first ones: registries mislabel.
+//! Compressed bytes to a hashed stream. Reading, inflating and hashing happen in a thread of their own, so that a
+//! second core can make the files meanwhile. What the bytes are is told by their first ones: registries mislabel.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Chain, Cursor, Read};

@@ -1,8 +1,8 @@
 //! The directories of a layer that is being applied, held open, and the way to them.
 //!
 //! Every step is one plain name in a directory held open, never followed by the kernel: links are resolved here, as a
-//! container would see them, so that no path can lead out. A bounded number of directories is open; one that leaves gets
-//! back the times and the mode that it shall have, whatever was made in it meanwhile.
+//! container would see them, so that no path can lead out. A bounded number of directories is open; one that leaves
+//! gets back the times and the mode that it shall have, whatever was made in it meanwhile.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -222,7 +222,8 @@ impl Dir {
     }
 }
 
-fn remove_tree(dir: BorrowedFd<'_>, name: &Path, depth: usize) -> Result<bool> {
+/// Removes a name and everything below it; says whether it was a directory.
+pub fn remove_tree(dir: BorrowedFd<'_>, name: &Path, depth: usize) -> Result<bool> {
     if path::stat(dir, name)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
         return path::unlinkat(dir, name, 0).map(|()| false);
     }

@@ -11,10 +11,10 @@ mod adopt;
 mod apply;
 mod below;
 mod confine;
-mod content;
+pub(super) mod content;
 mod decompress;
 mod dirs;
-mod name;
+pub(super) mod name;
 mod pax;
 mod sparse;
 pub mod tar;
@@ -65,7 +65,8 @@ pub const EROFS_NAME: &str = "layer.erofs";
 pub enum Ids {
     /// The owners that the tar names.
     Kept,
-    /// Everything belongs to the caller, who has only one user and one group; devices cannot be made and are left out.
+    /// Everything belongs to the caller, who has only one user and one group; devices cannot be made and are left
+    /// out.
     Single,
 }
 
@@ -78,15 +79,15 @@ pub struct Applied {
     pub bytes: u64,
     /// The digest of the tree as it stands, as `tree::digest` computes it from the directory alone.
     pub tree: Digest,
-    /// Directories that no entry names, but that entries lie in (empty: the root): where a lower layer has them, their
-    /// owner and mode come from there. See [`adopt`].
+    /// Directories that no entry names, but that entries lie in (empty: the root): where a lower layer has them,
+    /// their owner and mode come from there. See [`adopt`].
     pub implied: Vec<PathBuf>,
     /// What could not be kept, a sentence each.
     pub warnings: Vec<String>,
 }
 
-/// The xattr by which a directory of a layer says that nothing below it is seen: an unprivileged overlay has one of its
-/// own (overlayfs.rst, `userxattr`).
+/// The xattr by which a directory of a layer says that nothing below it is seen: an unprivileged overlay has one of
+/// its own (overlayfs.rst, `userxattr`).
 pub fn overlay_xattr(rootless: bool) -> &'static [u8] {
     if rootless { b"user.overlay.opaque" } else { b"trusted.overlay.opaque" }
 }

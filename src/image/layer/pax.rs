@@ -1,5 +1,6 @@
 //! PAX records (pax(1), "extended header records"): `LENGTH KEY=VALUE\n`, read by the length alone, since a value may
-//! hold any byte. What readers of tar disagree on is refused here, so that nobody else sees another archive than we do.
+//! hold any byte. What readers of tar disagree on is refused here, so that nobody else sees another archive than we
+//! do.
 
 use crate::error::{Error, Result};
 

@@ -1,5 +1,5 @@
-//! The digest of a tree as it stands on disk: names, kinds, modes, owners, times, xattrs and contents. It is written down
-//! when a layer was unpacked, and computed again when somebody doubts it.
+//! The digest of a tree as it stands on disk: names, kinds, modes, owners, times, xattrs and contents. It is written
+//! down when a layer was unpacked, and computed again when somebody doubts it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,8 +16,8 @@ use super::name::MAX_DEPTH;
 use crate::error::{Error, Result};
 use crate::sys::{path, xattr};
 
-/// The digest of everything below `root` and of the root itself; nothing is followed. `known` are digests of contents by
-/// inode, which need not be read again.
+/// The digest of everything below `root` and of the root itself; nothing is followed. `known` are digests of contents
+/// by inode, which need not be read again.
 pub fn digest(root: BorrowedFd<'_>, known: &HashMap<u64, [u8; 32]>) -> Result<Digest> {
     let mut walk = Walk { known, all: Sha256::new() };
     walk.node(root, Path::new(""))?;

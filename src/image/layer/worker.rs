@@ -1,11 +1,12 @@
-//! Unpacking happens in a process of its own, which can reach nothing but what it is handed: the blob, the pipe of a blob
-//! that is still being written, the staging directory, and the socket to its parent on which all of them come.
+//! Unpacking happens in a process of its own, which can reach nothing but what it is handed: the blob, the pipe of a
+//! blob that is still being written, the staging directory, and the socket to its parent on which all of them come.
 //!
-//! It is this program, started anew as [`NAME`], so that nothing of the parent's memory or threads is in it; a program's
-//! `main` asks [`is_wanted`] before anything else. The parent takes what the worker says as it would take the image's own
-//! words.
+//! It is this program, started anew as [`NAME`], so that nothing of the parent's memory or threads is in it; a
+//! program's `main` asks [`is_wanted`] before anything else. The parent takes what the worker says as it would take
+//! the image's own words.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -17,9 +18,10 @@ use oci_spec::image::Digest;
 use super::apply::Applier;
 use super::decompress::Pieces;
 use super::tar::Reader;
-use super::{Applied, Blob, Form, Ids, Wanted, confine, tree};
+use super::{Applied, Blob, EROFS_NAME, Form, Ids, Wanted, confine, dirs, tree};
 use crate::error::{Error, Result};
 use crate::host;
+use crate::image::erofs;
 use crate::sys::{fd, path, socket};
 
 /// The word by which a program knows that it is the worker: its own name.
@@ -178,9 +180,6 @@ fn work(socket: BorrowedFd<'_>) -> Result<Vec<u8>> {
     };
     let (order, staging) = handed("a staging directory")?;
     let order = Order::decode(&order).ok_or_else(|| Error::new("the unpack worker's order is damaged"))?;
-    if order.form == Form::Erofs {
-        return Err(Error::new("EROFS layers are not made yet").next("unpack it as a directory"));
-    }
     let (_, file) = handed("a blob")?;
     let growing = if order.growing { Some(handed("the blob's pipe")?.1) } else { None };
     confine::files_and_privileges(staging.as_fd())?;
@@ -189,12 +188,19 @@ fn work(socket: BorrowedFd<'_>) -> Result<Vec<u8>> {
     confine::system_calls()?;
     let _ = go.send(());
     let staging = path::openat(staging.as_fd(), ".".as_ref(), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-    let mut applier = Applier::new(reopened(&staging)?, order.ids, order.rootless);
+    let target = match order.form {
+        Form::Directory => reopened(&staging)?,
+        Form::Erofs => scratch(&staging)?,
+    };
+    let mut applier = Applier::new(reopened(&target)?, order.ids, order.rootless);
     let mut reader = Reader::new(&mut pieces);
     applier.apply(&mut reader)?;
     reader.drain()?;
     let bytes = check(&pieces, &order.diff_id)?;
-    let tree = tree::digest(staging.as_fd(), &applier.contents)?;
+    let tree = tree::digest(target.as_fd(), &applier.contents)?;
+    if order.form == Form::Erofs {
+        make_image(&staging, &target)?;
+    }
     for path in applier.implied() {
         socket::send(socket, &[b"I", path.as_os_str().as_bytes()].concat(), None)?;
     }
@@ -202,6 +208,21 @@ fn work(socket: BorrowedFd<'_>) -> Result<Vec<u8>> {
         socket::send(socket, &[b"W", words.as_bytes()].concat(), None)?;
     }
     Ok(encode_done(applier.entries, bytes, &tree))
+}
+
+/// Where the tree stands until it is an image.
+const TREE: &str = "tree";
+
+fn scratch(staging: &OwnedFd) -> Result<OwnedFd> {
+    path::mkdirat(staging.as_fd(), TREE.as_ref(), 0o755)?;
+    path::openat(staging.as_fd(), TREE.as_ref(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
+}
+
+fn make_image(staging: &OwnedFd, tree: &OwnedFd) -> Result<()> {
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    let image = File::from(path::openat(staging.as_fd(), EROFS_NAME.as_ref(), flags, 0o600)?);
+    erofs::write(tree.as_fd(), &image).map_err(|e| e.context(EROFS_NAME))?;
+    dirs::remove_tree(staging.as_fd(), TREE.as_ref(), 0).map(drop)
 }
 
 fn reopened(dir: &OwnedFd) -> Result<OwnedFd> {

@@ -1,5 +1,5 @@
-//! The other way round: the changes of a container as a layer, and a whole tree as a tar. The same tree is always the same
-//! bytes: names in order, no user names, no times but those of the files.
+//! The other way round: the changes of a container as a layer, and a whole tree as a tar. The same tree is always the
+//! same bytes: names in order, no user names, no times but those of the files.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -32,8 +32,8 @@ pub struct Change {
     pub path: PathBuf,
 }
 
-/// What an upper directory changes in the layers below it (bottom first), in order. A directory in which something changed
-/// is changed itself.
+/// What an upper directory changes in the layers below it (bottom first), in order. A directory in which something
+/// changed is changed itself.
 pub fn changes(upper: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Result<Vec<Change>> {
     let mut found = Vec::new();
     changes_below(upper, &Below::new(lowers)?, Path::new(""), &mut found, 0)?;
