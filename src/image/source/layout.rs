@@ -249,6 +249,16 @@ fn with_name(descriptor: &Descriptor, name: Option<&str>) -> Descriptor {
     named
 }
 
+/// As Docker and containerd name an image of a layout: the whole name, and beside it only the tag.
+fn for_docker(descriptor: &Descriptor, name: &str) -> Descriptor {
+    let reference = Reference::parse(name).ok();
+    let mut named = with_name(descriptor, reference.as_ref().and_then(Reference::tag));
+    let mut notes = named.annotations().clone().unwrap_or_default();
+    notes.insert(IMAGE_NAME.to_owned(), name.to_owned());
+    named.set_annotations(Some(notes));
+    named
+}
+
 impl Destination for LayoutDir {
     fn has_blob(&self, descriptor: &Descriptor) -> Result<bool> {
         let name = blob_path(descriptor.digest());
@@ -319,7 +329,10 @@ impl LayoutTar {
         if names.is_empty() {
             inner.named.push(with_name(descriptor, None));
         }
-        inner.named.extend(names.iter().map(|name| with_name(descriptor, Some(name))));
+        let named = |name: &String| {
+            if self.for_docker { for_docker(descriptor, name) } else { with_name(descriptor, Some(name)) }
+        };
+        inner.named.extend(names.iter().map(named));
         if self.for_docker {
             let manifest::Document::Manifest(image) = manifest::parse(bytes, Some(descriptor.media_type()))?
             else {
