@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use oci_spec::image::{Descriptor, Digest, ImageIndex};
 use serde_json::json;
 
-use super::archive::{Archive, Writer, copy_exactly};
+use super::archive::{Archive, Writer, copy_exactly, kind};
 use super::{Destination, LONGEST_MANIFEST, Source, blob_path};
 use crate::apply::root::RootDir;
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ impl Files {
 pub fn regular(root: &RootDir, name: &str) -> Result<File> {
     let file = File::from(root.open(Path::new(name), libc::O_RDONLY | libc::O_NONBLOCK)?);
     match file.metadata() {
-        Ok(found) if found.is_file() => Ok(file),
+        Ok(found) if kind(&found) == libc::S_IFREG => Ok(file),
         _ => Err(Error::new(format!("{name} is not a regular file"))),
     }
 }
@@ -295,8 +295,8 @@ impl Destination for LayoutDir {
     }
 }
 
-/// A layout in a tar, with Docker's `manifest.json` beside it where Docker is to read it (as Docker itself writes it since
-/// version 25).
+/// A layout in a tar, with Docker's `manifest.json` beside it where Docker is to read it, as Docker itself has written
+/// it since version 25.
 #[derive(Debug)]
 pub struct LayoutTar {
     inner: Mutex<Writing>,
