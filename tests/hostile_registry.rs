@@ -211,7 +211,8 @@ fn other_bytes_than_asked_for() {
 fn lengths_that_lie_and_bodies_without_end() {
     let content = vec![b'x'; 100_000];
     let wanted = blob(&content);
-    let cases: [(fn() -> Body, &str); 4] = [
+    type Case = (fn() -> Body, &'static str);
+    let cases: [Case; 4] = [
         (|| Body::Bytes(vec![b'x'; 100_001]), "should have 100000"),
         (|| Body::Bytes(vec![b'x'; 99_999]), "should have 100000"),
         (|| Body::Short(vec![b'x'; 50_000], 100_000), ""),

@@ -1,5 +1,5 @@
-//! Layouts, archives and directories: skopeo and umoci read what jug writes, jug reads what they write, and an archive of
-//! somebody else's is a bounded error at worst.
+//! Layouts, archives and directories: skopeo and umoci read what jug writes, jug reads what they write, and an archive
+//! of somebody else's is a bounded error at worst.
 #![cfg(feature = "engine")]
 
 #[path = "registry/place.rs"]
@@ -220,7 +220,7 @@ fn archives_of_somebody_else() {
     refused(&place, "many", &tar(&many), "more than 10000");
     refused(&place, "pax", &image(&good, &[("x", b'x', b"999 size=1\n")]), "pax");
     // What an archive is called in an index of its own is no path either.
-    let index = br#"{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:../../../canary","size":9}]}"#;
+    let index = br#"{"schemaVersion":2,"manifests":[{"mediaType":"x/y","digest":"sha256:../../../canary","size":9}]}"#;
     let layout =
         tar(&[("oci-layout", b'0', br#"{"imageLayoutVersion":"1.0.0"}"#), ("index.json", b'0', index)]);
     refused(&place, "index", &layout, "Invalid encoded value");

@@ -20,14 +20,16 @@ fn id(place: &Place, image: &str) -> String {
 
 #[test]
 fn what_skopeo_writes_jug_reads_and_the_reverse() {
-    let place = Place::new();
-    let registry = DockerRegistry::plain(&place);
+    let here = Place::new();
+    let registry = DockerRegistry::plain(&here);
     for (name, compression, format) in [
         ("oci-gzip", "gzip", "oci"),
         ("oci-zstd", "zstd", "oci"),
         ("oci-plain", "none", "oci"),
         ("docker-gzip", "gzip", "v2s2"),
     ] {
+        // A store of its own: where a layer is already there, another compression of it is not downloaded.
+        let place = Place::new();
         let layout = place.image(name, "amd64", compression);
         let here = registry.name(&format!("from/skopeo:{name}"));
         let copy = ["copy", "-q", "--format", format, "--dest-tls-verify=false", &layout];
@@ -92,7 +94,8 @@ fn the_entry_for_the_platform() {
             json!({ "mediaType": media_type, "digest": digest, "size": raw.len(), "platform": platform }),
         );
     }
-    let index = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries });
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": entries });
     put_index(&registry.name("multi:all"), index.to_string().as_bytes());
     let name = registry.name("multi:all");
     for arch in ["arm64", "amd64"] {
@@ -265,7 +268,8 @@ fn credentials_of_others() {
     place.write("home/.docker/config.json", docker(deeper));
     place.jug(&["pull", &name]).fails(&["401"]);
     // A helper: its program is asked for the host on its stdin.
-    let script = "#!/bin/sh\nread host\n[ \"$1 $host\" = \"get $EXPECTED\" ] || { echo credentials not found in native keychain; exit 1; }\n\
+    let script = "#!/bin/sh\nread host\n[ \"$1 $host\" = \"get $EXPECTED\" ] ||\n\
+                  { echo credentials not found in native keychain; exit 1; }\n\
                   echo '{\"ServerURL\":\"x\",\"Username\":\"lamb\",\"Secret\":\"secret\"}'\n";
     let program = place.write("bin/docker-credential-test", script);
     fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("chmod");

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::layer::content;
+use super::layer::dirs::open_own;
 use super::layer::name::MAX_DEPTH;
 use crate::error::{Error, Result};
 use crate::sys::{path, xattr};
@@ -28,7 +29,7 @@ const SLOT: u64 = 32;
 const INODE: usize = 64;
 const DIRENT: usize = 12;
 
-/// Writes the tree below `root` into an empty file. Nothing is made durable.
+/// Writes the tree below `root` into an empty file, and leaves the tree to be removed. Nothing is made durable.
 pub fn write(root: BorrowedFd<'_>, file: &File) -> Result<()> {
     let mut image = Image { file, next: 1, room: 0, at: 0, inodes: 0, links: HashMap::new() };
     let node = Node::read(root, Path::new(""))?;
@@ -172,14 +173,14 @@ impl Image<'_> {
                 let len = u64::try_from(node.st.st_size).unwrap_or(0);
                 let first = self.blocks(len.div_ceil(BLOCK))?;
                 let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-                let file = File::from(path::openat(dir, name, flags, 0)?);
+                let file = File::from(open_own(dir, name, flags)?.0);
                 let begin = u64::from(first) * BLOCK;
                 content::pieces(&file, len, |offset, bytes| self.write(bytes, begin + offset))?;
                 self.inode(&node, place, len, first, links)?;
             }
             2 => {
                 let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-                let inner = path::openat(dir, name, flags, 0)?;
+                let (inner, _) = open_own(dir, name, flags)?;
                 self.dir(inner.as_fd(), &node, place, parent, depth + 1)?;
             }
             7 => {

@@ -1,5 +1,5 @@
-//! Images that are made here and not received: of a tarball (`import`), of a container's changes (`commit`), and the one
-//! that jug carries. They enter the store as a source like any other, so by the one way that checks everything.
+//! Images that are made here and not received: of a tarball (`import`), of a container's changes (`commit`), and the
+//! one that jug carries. They enter the store as a source like any other, so by the one way that checks everything.
 
 use std::fs::File;
 use std::io::{Cursor, Read, Seek as _, SeekFrom, Write};

@@ -1,7 +1,8 @@
 //! policy.json: which images may be used at all (containers-policy.json(5)).
 //!
-//! `insecureAcceptAnything` and `reject` are honoured, for each transport and scope. A rule that wants signatures refuses
-//! the image, aloud: what cannot be verified is not taken for verified. Without any policy.json everything is accepted.
+//! `insecureAcceptAnything` and `reject` are honoured, for each transport and scope. A rule that wants signatures
+//! refuses the image, aloud: what cannot be verified is not taken for verified. Without any policy.json everything is
+//! accepted.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

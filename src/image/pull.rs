@@ -1,9 +1,9 @@
 //! An image comes into the store: manifest, config, and its layers side by side, each unpacked while it is downloaded.
 //!
 //! A layer that is there is neither downloaded nor unpacked. Two pulls of the same layer share the work: a lock per
-//! layer says who does it, and the other one looks again. Nobody waits in a circle: a worker takes layers whose locks are
-//! free, the largest first, and waits only when there is none, for the lowest of the rest; and layers become part of
-//! the store from the bottom up. So the lowest layer that anybody misses is always somebody's work.
+//! layer says who does it, and the other one looks again. Nobody waits in a circle: a worker takes layers whose locks
+//! are free, the largest first, and waits only when there is none, for the lowest of the rest; and layers become part
+//! of the store from the bottom up. So the lowest layer that anybody misses is always somebody's work.
 //!
 //! This room must not know where an image comes from, nor who looks at the progress.
 

@@ -288,7 +288,7 @@ impl Transport {
     }
 }
 
-/// The words before a colon that are transports and no repository: ours, and those of others, which are refused by name.
+/// The words before a colon that are transports and no repository: ours, and those of others, which are refused.
 fn is_transport(word: &str) -> bool {
     let others = ["containers-storage", "docker-daemon", "sif", "tarball", "ostree", "atomic"];
     ["oci", "oci-archive", "docker-archive", "dir"].contains(&word) || others.contains(&word)

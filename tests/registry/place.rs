@@ -1,5 +1,5 @@
-//! A place for a test of images: a directory of its own, Debian's docker-registry on this machine, `jug` and `skopeo` with
-//! no configuration but the place's. All of it is gone when the place is dropped.
+//! A place for a test of images: a directory of its own, Debian's docker-registry on this machine, `jug` and `skopeo`
+//! with no configuration but the place's. All of it is gone when the place is dropped.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 use std::fs;

@@ -1,8 +1,8 @@
 //! `--format`: the part of Go's templates that people use, over JSON values, and tables as Docker's.
 //!
 //! Fields (`{{.Name}}`, `{{.Config.Env}}`), literals, variables, pipes, `if`/`else if`/`else`/`end`, `range` (with `$i,
-//! $v :=`), `with`, comments, `{{-` and `-}}`, and the functions of `format_words`. What is not a field is an error that
-//! names it, as in Go.
+//! $v :=`), `with`, comments, `{{-` and `-}}`, and the functions of `format_words`. What is not a field is an error
+//! that names it, as in Go.
 
 use serde_json::{Value, json};
 

@@ -48,14 +48,21 @@ impl History {
             }
             rows.push(json!({
                 "ID": "<missing>", "CreatedAt": created, "CreatedBy": by,
-                "CreatedSince": if self.human { time(&created).map_or_else(|| "N/A".to_owned(), ago) } else { created.clone() },
+                "CreatedSince": match time(&created) {
+                    _ if !self.human => created.clone(),
+                    None => "N/A".to_owned(),
+                    Some(then) => ago(then),
+                },
                 "Size": if self.human { size(bytes) } else { bytes.to_string() },
                 "Comment": step.comment().clone().unwrap_or_default(),
             }));
         }
         // Layers that no step tells of.
         rows.extend(sizes.map(|bytes| {
-            json!({ "ID": "<missing>", "CreatedAt": "", "CreatedBy": "", "CreatedSince": "N/A", "Size": size(bytes), "Comment": "" })
+            json!({
+                "ID": "<missing>", "CreatedAt": "", "CreatedBy": "", "CreatedSince": "N/A", "Size": size(bytes),
+                "Comment": "",
+            })
         }));
         rows.reverse();
         if let Some(newest) = rows.first_mut() {

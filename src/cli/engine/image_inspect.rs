@@ -38,13 +38,14 @@ pub fn inspect(store: &Store, image: &Image) -> Result<Value> {
     let own =
         bytes.and_then(std::result::Result::ok).map_or(Value::Null, |mut config| config["config"].take());
     let tops = image.layers.iter().rev().map(|path| path.to_string_lossy()).collect::<Vec<_>>();
+    let comment = config.history().iter().flatten().next_back().and_then(|last| last.comment().clone());
     Ok(json!({
         "Id": image.id.to_string(),
         "RepoTags": image.names.iter().map(familiar).collect::<Vec<_>>(),
         "RepoDigests": image.digests.iter().map(familiar).collect::<Vec<_>>(),
         "Digest": image.manifest.digest().to_string(),
         "Descriptor": image.manifest,
-        "Comment": config.history().iter().flatten().next_back().and_then(|last| last.comment().clone()).unwrap_or_default(),
+        "Comment": comment.unwrap_or_default(),
         "Created": config.created().clone().unwrap_or_else(|| rfc3339((image.since, 0))),
         "Author": config.author().clone().unwrap_or_default(),
         "Architecture": config.architecture().to_string(),

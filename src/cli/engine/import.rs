@@ -23,7 +23,8 @@ pub struct Import {
     tarball: String,
     #[arg(value_name = "NAME[:TAG]")]
     name: Option<String>,
-    /// A line of a Dockerfile that sets something: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR
+    /// A line of a Dockerfile that sets something: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME,
+    /// WORKDIR
     #[arg(short, long, value_name = "LINE")]
     change: Vec<String>,
     /// The comment of the image's history

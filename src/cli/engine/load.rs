@@ -52,7 +52,7 @@ impl Load {
         if let Some(platform) = &self.platform {
             options.platform = platform::parse(platform)?;
         }
-        let is_dir = std::fs::metadata(file).is_ok_and(|found| found.is_dir());
+        let is_dir = crate::sys::path::open(file, libc::O_PATH | libc::O_DIRECTORY).is_ok();
         let images = if is_dir {
             let layout = Transport::Layout { dir: file.into(), name: None };
             vec![(Vec::new(), source::open(&layout, &Access::default())?)]

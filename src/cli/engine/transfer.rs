@@ -1,5 +1,5 @@
-//! How a pull or a push shows how far it is: a line for each blob, redrawn on a terminal, and said once elsewhere. All of
-//! it goes to stderr; stdout is for the one line that scripts read.
+//! How a pull or a push shows how far it is: a line for each blob, redrawn on a terminal, and said once elsewhere. All
+//! of it goes to stderr; stdout is for the one line that scripts read.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};

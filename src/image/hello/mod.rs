@@ -1,6 +1,6 @@
-//! The image that jug carries, so that a first container needs no registry: `localhost/jug/hello`, also called `jug/hello`
-//! and `hello` where nothing of that name is in the store. One static program of ours, which build.rs compiles; its layer
-//! is made here, and enters the store as any other.
+//! The image that jug carries, so that a first container needs no registry: `localhost/jug/hello`, also called
+//! `jug/hello` and `hello` where nothing of that name is in the store. One static program of ours, which build.rs
+//! compiles; its layer is made here, and enters the store as any other.
 
 use oci_spec::image::{Config, HistoryBuilder, ImageConfiguration};
 

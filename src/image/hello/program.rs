@@ -1,5 +1,5 @@
-//! The program of the image that jug carries: it says hello and what it sees, and is a few small tools and a shell, so that
-//! a first container can be looked around in. build.rs compiles it by itself, static; it links nothing of jug.
+//! The program of the image that jug carries: it says hello and what it sees, and is a few small tools and a shell, so
+//! that a first container can be looked around in. build.rs compiles it by itself, static; it links nothing of jug.
 
 use std::fs;
 use std::io::{self, BufRead as _, Write as _};
@@ -28,7 +28,8 @@ fn perform(args: &[String]) -> i32 {
     let done = match name {
         "cat" => rest.iter().try_for_each(|file| copy(file)),
         "echo" => say(&rest.join(" ")),
-        "env" => std::env::vars_os().try_for_each(|(key, value)| say(&format!("{}={}", key.display(), value.display()))),
+        "env" => std::env::vars_os()
+            .try_for_each(|(key, value)| say(&format!("{}={}", key.display(), value.display()))),
         "false" => return 1,
         "hello" => hello(),
         "hostname" => copy("/proc/sys/kernel/hostname"),
@@ -112,15 +113,15 @@ fn ls(args: &[String]) -> io::Result<()> {
     let paths: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let paths = if paths.is_empty() { here.iter().collect() } else { paths };
     for path in paths {
-        let found = fs::symlink_metadata(path).map_err(|e| named(path, &e))?;
-        if !found.is_dir() {
-            say(path)?;
-            continue;
-        }
-        let mut names: Vec<String> = fs::read_dir(path)
-            .map_err(|e| named(path, &e))?
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect();
+        let entries = match fs::read_dir(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                say(path)?;
+                continue;
+            }
+            entries => entries.map_err(|e| named(path, &e))?,
+        };
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
         names.sort();
         names.iter().try_for_each(|name| say(name))?;
     }

@@ -16,7 +16,7 @@ use super::name::{self, Name};
 use super::pax::shown;
 use super::tar::{Entry, Kind, MAX_ENTRIES, Meta, Reader, Stream};
 use super::{Ids, overlay_xattr};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_words};
 use crate::sys::{path, xattr};
 
 /// Most files whose digests are kept; those of more are read again.
@@ -322,7 +322,11 @@ impl Applier {
             match set(key, value) {
                 Ok(()) => {}
                 Err(e) if self.may_lack(e.errno()) => {
-                    self.warn(&format!("the xattr {} could not be kept: {}", shown(key), e.what()));
+                    self.warn(&format!(
+                        "the xattr {} could not be kept: {}",
+                        shown(key),
+                        errno_words(e.errno())
+                    ));
                 }
                 Err(e) => return Err(e),
             }

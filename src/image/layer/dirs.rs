@@ -131,16 +131,7 @@ impl Dirs {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let (dir, file) = (self.fd(above), as_path(name));
         let st = path::stat(dir, file)?;
-        let mut mode = None;
-        let fd = match path::openat(dir, file, flags, 0) {
-            // Our own directory, closed to ourselves: without CAP_DAC_OVERRIDE it is opened meanwhile.
-            Err(e) if e.errno() == libc::EACCES => {
-                mode = Some(st.st_mode & 0o7777);
-                path::chmodat(dir, file, 0o700)?;
-                path::openat(dir, file, flags, 0)
-            }
-            other => other,
-        }?;
+        let (fd, mode) = open_own(dir, file, flags)?;
         self.make_room()?;
         self.clock += 1;
         let real = Real::from(real);
@@ -231,17 +222,24 @@ pub fn remove_tree(dir: BorrowedFd<'_>, name: &Path, depth: usize) -> Result<boo
         return Err(Error::new("a directory is too deep to be removed"));
     }
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let inner = match path::openat(dir, name, flags, 0) {
-        Err(e) if e.errno() == libc::EACCES => {
-            path::chmodat(dir, name, 0o700)?;
-            path::openat(dir, name, flags, 0)
-        }
-        other => other,
-    }?;
+    let (inner, _) = open_own(dir, name, flags)?;
     for name in path::list(inner.as_fd())? {
         remove_tree(inner.as_fd(), Path::new(&name), depth + 1)?;
     }
     path::unlinkat(dir, name, libc::AT_REMOVEDIR).map(|()| true)
+}
+
+/// Opens a name of our own tree, which its mode may close even to us: without CAP_DAC_OVERRIDE it is opened up for that.
+/// Then its mode comes back with it, and is to be restored: of a directory when what is in it was reached.
+pub fn open_own(dir: BorrowedFd<'_>, name: &Path, flags: i32) -> Result<(OwnedFd, Option<u32>)> {
+    match path::openat(dir, name, flags, 0) {
+        Err(e) if e.errno() == libc::EACCES => {
+            let mode = path::stat(dir, name)?.st_mode & 0o7777;
+            path::chmodat(dir, name, mode | 0o700)?;
+            Ok((path::openat(dir, name, flags, 0)?, Some(mode)))
+        }
+        other => Ok((other?, None)),
+    }
 }
 
 /// A character device 0/0: overlayfs's whiteout (overlayfs.rst, "whiteouts and opaque directories").

@@ -13,7 +13,7 @@ mod below;
 mod confine;
 pub(super) mod content;
 mod decompress;
-mod dirs;
+pub(super) mod dirs;
 pub(super) mod name;
 mod pax;
 mod sparse;

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::content;
 use super::decompress::hex;
+use super::dirs::open_own;
 use super::name::MAX_DEPTH;
 use crate::error::{Error, Result};
 use crate::sys::{path, xattr};
@@ -45,8 +46,9 @@ impl Walk<'_> {
             let st = self.node(dir, name).map_err(|e| e.context(name.display()))?;
             if st.st_mode & libc::S_IFMT == libc::S_IFDIR {
                 let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-                let inner = path::openat(dir, name, flags, 0)?;
-                self.below(inner.as_fd(), depth + 1).map_err(|e| e.context(name.display()))?;
+                let (inner, closed) = open_own(dir, name, flags)?;
+                let done = self.below(inner.as_fd(), depth + 1).map_err(|e| e.context(name.display()));
+                closed.map_or(Ok(()), |mode| path::fchmod(inner.as_fd(), mode)).and(done)?;
             }
         }
         Ok(())
@@ -78,7 +80,9 @@ impl Walk<'_> {
                     Some(known) => *known,
                     None => {
                         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-                        let file = File::from(path::openat(dir, name, flags, 0)?);
+                        let (file, closed) = open_own(dir, name, flags)?;
+                        closed.map_or(Ok(()), |mode| path::fchmod(file.as_fd(), mode))?;
+                        let file = File::from(file);
                         content::of(&file, u64::try_from(st.st_size).unwrap_or(0))?
                     }
                 };

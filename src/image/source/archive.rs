@@ -1,13 +1,13 @@
 //! A tar as a place of named bytes: what the archive transports read and write.
 //!
-//! Nothing is ever extracted. A name in the archive is a key of a map and never a path, so nothing in it can escape; links
-//! are followed in the map only. How many entries there are, how long their names are, and how large a compressed
+//! Nothing is ever extracted. A name in the archive is a key of a map and never a path, so nothing in it can escape;
+//! links are followed in the map only. How many entries there are, how long their names are, and how large a compressed
 //! archive may grow is limited.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::Digest;
@@ -39,18 +39,18 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Opens a tar, which gzip or zstd may have compressed. What cannot be read at any place (a pipe, a compressed file)
-    /// is copied to a file without a name in `$TMPDIR`, else `/var/tmp`.
+    /// Opens a tar, which gzip or zstd may have compressed. What cannot be read at any place (a pipe, a compressed
+    /// file) is copied to a file without a name in `$TMPDIR`, else `/var/tmp`.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |e: std::io::Error| Error::new(format!("{}: {e}", path.display()));
         let mut file = File::open(path).map_err(failed)?;
-        let kind = file.metadata().map_err(failed)?.file_type();
-        if kind.is_dir() || kind.is_block_device() {
+        let kind = kind(&file.metadata().map_err(failed)?);
+        if [libc::S_IFDIR, libc::S_IFBLK].contains(&kind) {
             return Err(Error::new(format!("{} is no archive", path.display())));
         }
         let mut magic = Vec::new();
         (&mut file).take(4).read_to_end(&mut magic).map_err(failed)?;
-        let file = if kind.is_file() && !is_compressed(&magic) {
+        let file = if kind == libc::S_IFREG && !is_compressed(&magic) {
             file
         } else {
             let whole = std::io::Cursor::new(magic.clone()).chain(file);
@@ -118,6 +118,11 @@ impl Read for Part {
         self.left -= n as u64;
         Ok(n)
     }
+}
+
+/// The type of a file that is open: `S_IFREG` and its like (inode(7)).
+pub fn kind(found: &std::fs::Metadata) -> u32 {
+    found.mode() & libc::S_IFMT
 }
 
 fn is_compressed(magic: &[u8]) -> bool {
@@ -286,7 +291,7 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(target: &Path) -> Result<Self> {
-        let stream = std::fs::metadata(target).is_ok_and(|found| !found.is_file());
+        let stream = std::fs::metadata(target).is_ok_and(|found| kind(&found) != libc::S_IFREG);
         let (file, partial) = if stream {
             (nameless()?, None)
         } else {

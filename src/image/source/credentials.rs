@@ -269,7 +269,8 @@ fn line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// Keeps a credential for `HOST[/REPOSITORY]`: in the helper that the file names for it, else in the file. Where it is now.
+/// Keeps a credential for `HOST[/REPOSITORY]`: in the helper that the file names for it, else in the file. Returns
+/// where it is now.
 pub fn keep(access: &Access, key: &str, credential: &Credential) -> Result<String> {
     let file = own_file(access);
     let secret = match credential {

@@ -1,8 +1,8 @@
 //! `docker-archive:`, what `docker save` writes, read in all its forms.
 //!
-//! `manifest.json` lists images: a configuration, names and layers, each a name in the archive (`ID/layer.tar`, a link to
-//! another such, `DIGEST.tar`, or `blobs/sha256/HEX`). There is no manifest in it that could be kept: one is made, always the same for
-//! the same archive. What digests say is checked by who receives the bytes.
+//! `manifest.json` lists images: a configuration, names and layers, each a name in the archive (`ID/layer.tar`, a link
+//! to another such, `DIGEST.tar`, or `blobs/sha256/HEX`). There is no manifest in it that could be kept: one is made,
+//! always the same for the same archive. What digests say is checked by who receives the bytes.
 
 use std::collections::HashMap;
 use std::io::Read;

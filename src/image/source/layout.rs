@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use oci_spec::image::{Descriptor, Digest, ImageIndex};
 use serde_json::json;
 
-use super::archive::{Archive, Writer, copy_exactly};
+use super::archive::{Archive, Writer, copy_exactly, kind};
 use super::{Destination, LONGEST_MANIFEST, Source, blob_path};
 use crate::apply::root::RootDir;
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ impl Files {
 pub fn regular(root: &RootDir, name: &str) -> Result<File> {
     let file = File::from(root.open(Path::new(name), libc::O_RDONLY | libc::O_NONBLOCK)?);
     match file.metadata() {
-        Ok(found) if found.is_file() => Ok(file),
+        Ok(found) if kind(&found) == libc::S_IFREG => Ok(file),
         _ => Err(Error::new(format!("{name} is not a regular file"))),
     }
 }
@@ -249,6 +249,16 @@ fn with_name(descriptor: &Descriptor, name: Option<&str>) -> Descriptor {
     named
 }
 
+/// As Docker and containerd name an image of a layout: the whole name, and beside it only the tag.
+fn for_docker(descriptor: &Descriptor, name: &str) -> Descriptor {
+    let reference = Reference::parse(name).ok();
+    let mut named = with_name(descriptor, reference.as_ref().and_then(Reference::tag));
+    let mut notes = named.annotations().clone().unwrap_or_default();
+    notes.insert(IMAGE_NAME.to_owned(), name.to_owned());
+    named.set_annotations(Some(notes));
+    named
+}
+
 impl Destination for LayoutDir {
     fn has_blob(&self, descriptor: &Descriptor) -> Result<bool> {
         let name = blob_path(descriptor.digest());
@@ -285,8 +295,8 @@ impl Destination for LayoutDir {
     }
 }
 
-/// A layout in a tar, with Docker's `manifest.json` beside it where Docker is to read it (as Docker itself writes it since
-/// version 25).
+/// A layout in a tar, with Docker's `manifest.json` beside it where Docker is to read it, as Docker itself has written
+/// it since version 25.
 #[derive(Debug)]
 pub struct LayoutTar {
     inner: Mutex<Writing>,
@@ -319,7 +329,10 @@ impl LayoutTar {
         if names.is_empty() {
             inner.named.push(with_name(descriptor, None));
         }
-        inner.named.extend(names.iter().map(|name| with_name(descriptor, Some(name))));
+        let named = |name: &String| {
+            if self.for_docker { for_docker(descriptor, name) } else { with_name(descriptor, Some(name)) }
+        };
+        inner.named.extend(names.iter().map(named));
         if self.for_docker {
             let manifest::Document::Manifest(image) = manifest::parse(bytes, Some(descriptor.media_type()))?
             else {

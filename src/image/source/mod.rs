@@ -26,8 +26,8 @@ pub const LONGEST_MANIFEST: usize = 4 << 20;
 
 /// One repository of a transport, from which manifests and blobs are read.
 pub trait Source: Sync {
-    /// The manifest or index of `digest`, or, without one, of the image that the reference names: what describes it (its
-    /// media type as the source says it, the digest and the size of the bytes), and the bytes, at most
+    /// The manifest or index of `digest`, or, without one, of the image that the reference names: what describes it
+    /// (its media type as the source says it, the digest and the size of the bytes), and the bytes, at most
     /// [`LONGEST_MANIFEST`].
     fn manifest(&self, digest: Option<&Digest>) -> Result<(Descriptor, Vec<u8>)>;
 

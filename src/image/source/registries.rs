@@ -1,8 +1,8 @@
 //! registries.conf, version 2, and the drop-ins beside it: containers-registries.conf(5).
 //!
-//! It says where a short name is looked for, and what a name means in the end: which mirrors are asked first, which host
-//! it is really on, whether that may be reached without TLS, or at all. This room reads files and decides; it connects to
-//! nothing.
+//! It says where a short name is looked for, and what a name means in the end: which mirrors are asked first, which
+//! host it is really on, whether that may be reached without TLS, or at all. This room reads files and decides; it
+//! connects to nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -85,8 +85,8 @@ impl Entry {
 }
 
 impl Registries {
-    /// Reads what this caller's configuration says: `$CONTAINERS_REGISTRIES_CONF` alone, else the caller's file in place
-    /// of the system's, and the drop-ins of all in alphabetical order.
+    /// Reads what this caller's configuration says: `$CONTAINERS_REGISTRIES_CONF` alone, else the caller's file in
+    /// place of the system's, and the drop-ins of all in alphabetical order.
     pub fn load() -> Result<Self> {
         let variable = |name: &str| {
             std::env::var_os(name).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())

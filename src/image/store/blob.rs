@@ -21,7 +21,8 @@ pub enum Receive {
     Missing(Box<Incoming>),
 }
 
-/// A blob on its way in. What is dropped before it is finished stays, and the next one to receive it goes on from there.
+/// A blob on its way in. What is dropped before it is finished stays, and the next one to receive it goes on from
+/// there.
 pub struct Incoming {
     file: File,
     name: String,

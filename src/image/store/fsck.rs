@@ -11,7 +11,8 @@ use super::images::Record;
 use super::{LONGEST_RECORD, Store, gc, images, layer, unique};
 use crate::error::{Error, Result};
 use crate::image::digest::{self, Hasher};
-use crate::image::layer::tree;
+use crate::image::layer::{EROFS_NAME, tree};
+use crate::image::snapshot;
 use crate::sys::{fd, path};
 
 /// Something that is not as it should be.
@@ -155,8 +156,13 @@ impl Store {
         if !deep {
             return Ok(None);
         }
-        let file = path::open(&layer.path, libc::O_RDONLY | libc::O_NOFOLLOW)?;
-        let found = match tree::digest(file.as_fd(), &HashMap::new()) {
+        // An EROFS image is read through the kernel, which needs privilege to mount it.
+        let opened = if layer.path.ends_with(EROFS_NAME) {
+            snapshot::mount(std::slice::from_ref(&layer.path), None, &snapshot::Options::default())
+        } else {
+            path::open(&layer.path, libc::O_RDONLY | libc::O_NOFOLLOW)
+        };
+        let found = match opened.and_then(|root| tree::digest(root.as_fd(), &HashMap::new())) {
             Ok(found) => found,
             Err(error) => return Ok(Some(error.what().to_owned())),
         };
@@ -184,7 +190,8 @@ impl Store {
         Ok((manifest, record.source))
     }
 
-    /// How much there is: bytes of blobs, of layers' files, and of abandoned downloads; and of these what gc would remove.
+    /// How much there is: bytes of blobs, of layers' files, and of abandoned downloads; and of these what gc would
+    /// remove.
     pub fn usage(&self) -> Result<gc::Usage> {
         let _alone = self.alone()?;
         self.measure()

@@ -82,8 +82,8 @@ impl Store {
         self.finish_removal(alone, false)
     }
 
-    /// Removes images that have no name and that nobody uses, with `all` whatever their names, and of these the ones that
-    /// `goes` says; then collects, abandoned downloads too. Nobody can name or use one of them in between.
+    /// Removes images that have no name and that nobody uses, with `all` whatever their names, and of these the ones
+    /// that `goes` says; then collects, abandoned downloads too. Nobody can name or use one of them in between.
     pub fn prune(&self, all: bool, goes: &dyn Fn(&Image) -> bool) -> Result<(Vec<Digest>, Collected)> {
         let alone = self.alone()?;
         let unused: Vec<Digest> =
@@ -208,7 +208,8 @@ impl Store {
         Ok(collected)
     }
 
-    /// What is in `staging` and under no lock was abandoned by somebody who was killed. Locks that nobody holds go, too.
+    /// What is in `staging` and under no lock was abandoned by somebody who was killed. Locks that nobody holds go,
+    /// too.
     fn sweep_staging(&self, partial: bool) -> Result<()> {
         for entry in self.list("staging")? {
             let lock = entry.strip_suffix(".partial").map_or_else(

@@ -161,8 +161,8 @@ impl Store {
         self.look(self.record(id)?, &self.names()?)
     }
 
-    /// The image that people mean: by name (with Docker's defaults, else of this machine, `localhost/NAME`), by name and
-    /// digest, by id or by the beginning of one. The image that jug carries is put there when it is asked for.
+    /// The image that people mean: by name (with Docker's defaults, else of this machine, `localhost/NAME`), by name
+    /// and digest, by id or by the beginning of one. The image that jug carries is put there when it is asked for.
     pub fn find(&self, text: &str) -> Result<Image> {
         self.find_named(text).map(|(image, _)| image)
     }

@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn what_registries_say() {
-        let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
+        let hub =
+            r#"Bearer realm="https://auth.docker.io/token",service="s",scope="repository:a/b:pull,push""#;
         let found = parse(hub);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].scheme, "bearer");

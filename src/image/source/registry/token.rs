@@ -129,8 +129,8 @@ pub fn check_address(url: &Uri, registry: &Uri) -> Result<()> {
     }
 }
 
-/// Whether two hosts are of one site, so that one may see the other's credentials: the same host, or names below the same
-/// registrable domain (`auth.docker.io` and `registry-1.docker.io`).
+/// Whether two hosts are of one site, so that one may see the other's credentials: the same host, or names below the
+/// same registrable domain (`auth.docker.io` and `registry-1.docker.io`).
 pub fn same_site(one: &str, other: &str) -> bool {
     fn site(host: &str) -> Option<String> {
         let labels: Vec<&str> = host.rsplit('.').collect();

@@ -6,7 +6,8 @@ use oci_spec::image::Descriptor;
 use ureq::Body;
 use ureq::http::{Method, Response, Uri};
 
-use super::client::{Ask, Client, Payload, location};
+use super::answer::location;
+use super::client::{Ask, Client, Payload};
 use super::token::escape;
 use crate::error::{Error, Result};
 use crate::image::reference::Reference;
