@@ -411,7 +411,7 @@ fn claim_name(place: &Place, name: &str, id: &str) -> Result<()> {
             "the container name {name:?} is already in use by container {}",
             owner.to_string_lossy().get(..12).unwrap_or("?")
         );
-        Error::call(call, libc::EEXIST).next(format!("remove or rename that container, or take another name"))
+        Error::call(call, libc::EEXIST).next("remove or rename that container, or take another name")
     };
     if fs::symlink_metadata(place.containers().join(&owner)).is_ok() {
         return Err(taken(&owner));
