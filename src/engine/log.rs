@@ -157,8 +157,8 @@ impl Reader {
         }
     }
 
-    /// Goes over to the new file when the old one was rotated away. Call it when `next_entry` has nothing, then ask again,
-    /// and do both twice.
+    /// Goes over to the new file when the old one was rotated away. Call it when `next_entry` has nothing, then ask
+    /// again, and do both twice.
     pub fn follow(&mut self) -> Result<()> {
         use std::os::unix::fs::MetadataExt as _;
         let Ok(newest) = File::open(self.dir.join("log")) else { return Ok(()) };
