@@ -16,7 +16,9 @@ fn with_image(lines: &[&str]) -> Engine {
         .collect();
     let packed =
         std::process::Command::new("tar").arg("-C").arg(&rootfs).args(["-cf", &tar]).args(&names).status();
-    assert!(packed.expect("tar(1)").success());
+    // 1: a file changed meanwhile. The programs are hard links, of which other tests make more.
+    let code = packed.expect("tar(1)").code();
+    assert!(matches!(code, Some(0 | 1)), "tar ended with {code:?}");
     let mut args = vec!["import", "-q"];
     lines.iter().for_each(|line| args.extend(["-c", line]));
     args.extend([tar.as_str(), "box"]);
@@ -46,7 +48,7 @@ fn the_config_becomes_the_process() {
     let labels = e.field("made", "{{json .Config.Labels}}");
     assert_eq!(labels, r#"{"a":"b"}"#, "an image gives no orders to the runtime");
     assert_eq!(e.field("made", "{{.Config.StopSignal}}"), "INT");
-    e.jug(&["rmi", "box"]).exits(125);
+    e.jug(&["rmi", "box"]).exits(1).says("is used by container");
     e.jug(&["rm", "made"]).ok();
     e.jug(&["rmi", "box"]).ok();
 }

@@ -116,9 +116,12 @@ impl Container {
         let id = names::id()?;
         let path = place.containers().join(&id);
         fs::DirBuilder::new().mode(0o700).create(&path).map_err(io(format_args!("mkdir({path:?})")))?;
-        let dir = File::open(&path).map_err(io(format_args!("open({path:?})")))?;
+        // Whoever sweeps may take the still empty directory away between these calls.
+        let dir = match File::open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Self::claim(place, name),
+            other => other.map_err(io(format_args!("open({path:?})")))?,
+        };
         fd::flock(dir.as_fd(), libc::LOCK_EX)?;
-        // Whoever sweeps may have taken the still empty directory away between the two calls.
         let current =
             fs::metadata(&path).is_ok_and(|now| dir.metadata().is_ok_and(|then| then.ino() == now.ino()));
         if !current {
@@ -411,7 +414,7 @@ fn claim_name(place: &Place, name: &str, id: &str) -> Result<()> {
             "the container name {name:?} is already in use by container {}",
             owner.to_string_lossy().get(..12).unwrap_or("?")
         );
-        Error::call(call, libc::EEXIST).next(format!("remove or rename that container, or take another name"))
+        Error::call(call, libc::EEXIST).next("remove or rename that container, or take another name")
     };
     if fs::symlink_metadata(place.containers().join(&owner)).is_ok() {
         return Err(taken(&owner));

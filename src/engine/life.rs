@@ -130,7 +130,8 @@ pub fn pause(container: &Container, freeze: bool) -> Result<()> {
 
 /// Removes a container; `force`: even one that runs.
 pub fn remove(container: Container, force: bool, volumes: bool) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    // What is in the middle of its start has to come to its end first, on a busy machine too.
+    let deadline = Instant::now() + 3 * PATIENCE;
     loop {
         let up = container.status()?.is_up();
         let name = &container.record.name;

@@ -125,7 +125,7 @@ impl Reader {
             let Ok(file) = File::open(name) else { continue };
             reader.file = Some(BufReader::new(file));
             reader.part.clear();
-            while let Some(entry) = reader.next()? {
+            while let Some(entry) = reader.next_entry()? {
                 if wanted.takes(&entry) {
                     lines += usize::from(entry.text.ends_with(b"\n"));
                     found.push_back(entry);
@@ -141,7 +141,7 @@ impl Reader {
     }
 
     /// The next whole entry, if it is there.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let Some(file) = &mut self.file else { return Ok(None) };
         loop {
             file.read_until(b'\n', &mut self.part).map_err(io("read the log"))?;
@@ -157,8 +157,8 @@ impl Reader {
         }
     }
 
-    /// Goes over to the new file when the old one was rotated away. Call it when `next` has nothing, then ask again,
-    /// and do both twice.
+    /// Goes over to the new file when the old one was rotated away. Call it when `next_entry` has nothing, then ask
+    /// again, and do both twice.
     pub fn follow(&mut self) -> Result<()> {
         use std::os::unix::fs::MetadataExt as _;
         let Ok(newest) = File::open(self.dir.join("log")) else { return Ok(()) };
@@ -197,7 +197,7 @@ mod tests {
         for _ in 0..2 {
             reader.follow().unwrap();
         }
-        assert_eq!(reader.next().unwrap().unwrap().text, b"more\n");
+        assert_eq!(reader.next_entry().unwrap().unwrap().text, b"more\n");
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 3, "three files and no more");
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -81,11 +81,11 @@ pub fn foreground(mut command: Command, interactive: bool) -> Result<i32> {
 /// The error in the runtime's log, if it failed itself, and the exit code that people know for it.
 pub fn failure(log: &Path) -> Option<(u8, String)> {
     let text = crate::host::read(log).ok()?;
-    let message = text.lines().filter_map(|line| {
+    let mut messages = text.lines().filter_map(|line| {
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
         (entry["level"] == "error").then(|| entry["msg"].as_str().unwrap_or("").to_owned())
     });
-    let message = message.last()?;
+    let message = messages.next_back()?;
     let said =
         message.split_once("unable to start container process: ").map_or(message.as_str(), |(_, said)| said);
     let first = said.lines().next().unwrap_or("");

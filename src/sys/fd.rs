@@ -117,8 +117,8 @@ pub fn eventfd() -> Result<OwnedFd> {
 /// Calls on this open file answer EAGAIN instead of waiting (F_SETFL, O_NONBLOCK).
 pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: plain fcntl on an open descriptor.
-    let flags =
-        check!(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }, "fcntl({}, F_GETFL)", shown(fd))?;
+    let now = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    let flags = check!(now, "fcntl({}, F_GETFL)", shown(fd))?;
     check!(
         // SAFETY: the same, with the flags just read and one more.
         unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) },

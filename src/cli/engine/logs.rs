@@ -56,7 +56,7 @@ impl Logs {
         while is_up {
             is_up = container.status()?.is_up();
             for _ in 0..2 {
-                while let Some(entry) = reader.next()? {
+                while let Some(entry) = reader.next_entry()? {
                     if wanted.takes(&entry) && !self.show(&entry, &mut begun) {
                         return Ok(0);
                     }
