@@ -543,6 +543,15 @@ fn what_cannot_be_made_leaves_nothing() {
     let mut with_mount = create.clone();
     with_mount.message(3, &mount);
     assert!(shim.ask("Create", &with_mount).expect_err("no such layer").1.contains("/nowhere"));
+    // A place in the image for a mount, by which the image would lead out.
+    let outside = b.path("outside");
+    fs::create_dir(&outside).expect("mkdir");
+    std::os::unix::fs::symlink(&outside, b.rootfs().join("way")).expect("symlink");
+    let mut mount = Message::default();
+    mount.text(1, "tmpfs").text(2, "tmpfs").text(3, "/way");
+    let mut with_target = create.clone();
+    with_target.message(3, &mount);
+    assert!(shim.ask("Create", &with_target).expect_err("no way").1.contains("no such file"));
     let mut with_stream = create.clone();
     with_stream.text(6, "/nowhere/stdout");
     assert!(shim.ask("Create", &with_stream).expect_err("no such FIFO").1.contains("/nowhere/stdout"));
