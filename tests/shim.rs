@@ -615,6 +615,17 @@ fn a_killed_shim_is_cleaned_up_after() {
 }
 
 #[test]
+fn a_shim_that_everybody_left_ends() {
+    let b = Bundle::new();
+    let mut shim = Shim::start(&b);
+    let pid = shim.pid();
+    let address = shim.address.clone();
+    drop(shim);
+    gone(pid);
+    assert!(fs::symlink_metadata(address).is_err(), "its socket is left");
+}
+
+#[test]
 fn a_shim_says_what_it_is() {
     let b = Bundle::new();
     let (good, out, _) = program(&b, &b.id(), &["-v"], b"");
