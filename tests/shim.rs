@@ -543,6 +543,15 @@ fn what_cannot_be_made_leaves_nothing() {
     let mut with_mount = create.clone();
     with_mount.message(3, &mount);
     assert!(shim.ask("Create", &with_mount).expect_err("no such layer").1.contains("/nowhere"));
+    // A place in the image for a mount, by which the image would lead out.
+    let outside = b.path("outside");
+    fs::create_dir(&outside).expect("mkdir");
+    std::os::unix::fs::symlink(&outside, b.rootfs().join("way")).expect("symlink");
+    let mut mount = Message::default();
+    mount.text(1, "tmpfs").text(2, "tmpfs").text(3, "/way");
+    let mut with_target = create.clone();
+    with_target.message(3, &mount);
+    assert!(shim.ask("Create", &with_target).expect_err("no way").1.contains("no such file"));
     let mut with_stream = create.clone();
     with_stream.text(6, "/nowhere/stdout");
     assert!(shim.ask("Create", &with_stream).expect_err("no such FIFO").1.contains("/nowhere/stdout"));
@@ -603,6 +612,17 @@ fn a_killed_shim_is_cleaned_up_after() {
     assert!(fs::symlink_metadata(&shim.address).is_err(), "its socket is removed");
     let (again, _, said) = program(&b, &b.id(), &["-bundle", &b.dir().to_string_lossy(), "delete"], b"");
     assert!(again, "a second time there is nothing to do: {said}");
+}
+
+#[test]
+fn a_shim_that_everybody_left_ends() {
+    let b = Bundle::new();
+    let mut shim = Shim::start(&b);
+    let pid = shim.pid();
+    let address = shim.address.clone();
+    drop(shim);
+    gone(pid);
+    assert!(fs::symlink_metadata(address).is_err(), "its socket is left");
 }
 
 #[test]

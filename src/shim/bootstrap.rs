@@ -71,13 +71,16 @@ pub fn start(flags: &Flags) -> Result<()> {
     let group = group(flags)?;
     let path = Path::new(dir).join(socket_name(&flags.address, &flags.namespace, &group));
     make_dir(Path::new(dir))?;
-    if let Some(listener) = listen(&path)? {
-        let made = daemon(flags, &input, &listener);
-        made.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
-    }
     let address = format!("unix://{}", path.display());
-    // For containerd before 1.7, and for `delete`.
-    write_file(Path::new("address"), address.as_bytes())?;
+    let listener = listen(&path)?;
+    // For containerd before 1.7, and for `delete`; before there is a process that a full disk would leave behind.
+    let made = write_file(Path::new("address"), address.as_bytes())
+        .and_then(|()| listener.as_ref().map_or(Ok(()), |listener| daemon(flags, &input, listener)));
+    if listener.is_some() {
+        made.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+    } else {
+        made?;
+    }
     say(&input, &address)
 }
 

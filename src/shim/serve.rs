@@ -23,6 +23,8 @@ const FIRST: u64 = 16;
 const CONNECTIONS: usize = 64;
 /// After so long without an event a shim gives back what it does not need to wait.
 const IDLE: Duration = Duration::from_secs(1);
+/// A shim with neither containers nor clients ends after so many milliseconds: containerd died before it had made one.
+const DESERTED: i32 = 20_000;
 /// How long the last words may take when everything is over.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -40,8 +42,6 @@ pub struct Shim {
     /// Children that ended before the runtime said who they are.
     pub early: Vec<(i32, super::process::End)>,
     words: u64,
-    /// Nothing has happened since the code was given back.
-    asleep: bool,
     ending: Option<Instant>,
 }
 
@@ -70,7 +70,6 @@ pub fn serve(
         launches: Vec::new(),
         early: Vec::new(),
         words: FIRST,
-        asleep: false,
         ending: None,
     };
     while !shim.is_over() {
@@ -98,26 +97,33 @@ impl Shim {
 
     fn turn(&mut self) -> Result<()> {
         let last = self.ending.map(|until| until.saturating_duration_since(Instant::now()));
-        let idle = (!self.asleep).then_some(IDLE);
-        let wait = [self.publisher.wait(), last, idle].into_iter().flatten().min();
-        let wait = wait.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX) + 1);
+        let wait = [self.publisher.wait(), last, Some(IDLE)].into_iter().flatten().min().unwrap_or(IDLE);
+        let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
         let mut seen = [0; sys::epoll::BATCH];
-        let mut count = 0;
-        self.epoll.wait(wait, |word| {
-            seen[count] = word;
-            count += 1;
-        })?;
-        if count == 0 && idle.is_some() && self.publisher.is_empty() {
+        let mut count = self.epoll.wait(wait, &mut seen)?;
+        if count == 0 && last.is_none() && self.publisher.is_empty() {
             sys::process::trim_heap();
             sys::process::forget_code();
+            let deserted = self.containers.is_empty() && self.jobs.is_empty() && self.connections.is_empty();
+            // At once, so that little of it is taken up again.
+            count = self.epoll.wait(if deserted { DESERTED } else { -1 }, &mut seen)?;
+            if count == 0 && deserted {
+                self.end();
+            }
         }
-        self.asleep = count == 0;
         for word in seen.into_iter().take(count) {
-            match word {
-                LISTENER => self.accept()?,
-                SIGNALS => self.reap()?,
-                PUBLISHER => self.publisher.hear(),
-                _ => self.other(word)?,
+            let done = match word {
+                LISTENER => self.accept(),
+                SIGNALS => self.reap(),
+                PUBLISHER => {
+                    self.publisher.hear();
+                    Ok(())
+                }
+                _ => self.other(word),
+            };
+            // What fails for one client or terminal must not fail for the others.
+            if done.is_err() {
+                self.give_up(word);
             }
         }
         if let Some(new) = self.publisher.send() {
@@ -125,6 +131,14 @@ impl Shim {
             self.epoll.add(new, libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET, PUBLISHER)?;
         }
         Ok(())
+    }
+
+    /// Serves one descriptor no more.
+    fn give_up(&mut self, word: u64) {
+        let _ = self.hang_up(word);
+        for process in self.containers.iter_mut().flat_map(Container::processes_mut) {
+            process.terminal.take_if(|terminal| terminal.has(word));
+        }
     }
 
     fn other(&mut self, word: u64) -> Result<()> {

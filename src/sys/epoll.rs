@@ -1,6 +1,6 @@
 //! Waiting for many descriptors at once (epoll(7)).
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::fd::owned;
 use super::{check, errno, shown};
@@ -43,20 +43,19 @@ impl Epoll {
         Ok(())
     }
 
-    /// On which words something has happened. Nothing, when `timeout` (milliseconds; -1: never) ends or a signal comes.
-    pub fn wait(&self, timeout: i32, mut each: impl FnMut(u64)) -> Result<()> {
+    /// On which words something has happened, and how many these are. None, when `timeout` (milliseconds; -1: never)
+    /// ends or a signal comes.
+    pub fn wait(&self, timeout: i32, words: &mut [u64; BATCH]) -> Result<usize> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
-        let fd = self.0.as_fd().as_raw_fd();
+        let fd = self.0.as_raw_fd();
         // SAFETY: the array has room for BATCH announcements.
         let n = unsafe { libc::epoll_wait(fd, events.as_mut_ptr(), BATCH as i32, timeout) };
         if n < 0 {
-            return if errno() == libc::EINTR { Ok(()) } else { Err(Error::call("epoll_wait()", errno())) };
+            return if errno() == libc::EINTR { Ok(0) } else { Err(Error::call("epoll_wait()", errno())) };
         }
-        for event in &events[..n as usize] {
-            // The structure is packed: a field is copied.
-            let word = event.u64;
-            each(word);
+        for (word, event) in words.iter_mut().zip(&events[..n as usize]) {
+            *word = event.u64;
         }
-        Ok(())
+        Ok(n as usize)
     }
 }
