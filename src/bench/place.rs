@@ -1,6 +1,7 @@
 //! Where `jug bench` works: a mount namespace with a plain cgroup v2 view and a tmpfs, and a PID namespace, so that
 //! when the measuring process ends, however it ends, everything that it started ends with it. A process
-//! outside waits for that, and removes what the kernel does not: cgroups and the directory. Nothing of the machine's is changed.
+//! outside waits for that, and removes what the kernel does not: cgroups and the directory. Nothing of
+//! the machine's is changed.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

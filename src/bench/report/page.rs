@@ -218,7 +218,7 @@ fn density_table(found: &[(&Named, &Growth)]) -> String {
                 of(figures::accounted_line(growth)),
                 of(figures::kernel_line(growth)),
                 of(figures::own_line(growth)),
-                format!("left|{}", text(&growth.stopped)),
+                format!("left wrap|{}", text(&growth.stopped)),
             ]
         })
         .collect();
