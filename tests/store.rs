@@ -227,7 +227,8 @@ fn damage_is_found_and_repaired() {
     let layout = shop.image("oci", "layout", &recipe("jug/damaged:1", 2));
     shop.ok(&["pull", &format!("{layout}:jug/damaged:1")]);
     let trees = shop.trees();
-    let damage: [(&str, &dyn Fn(&Shop)); 5] = [
+    type Deed<'a> = &'a dyn Fn(&Shop);
+    let damage: [(&str, Deed<'_>); 5] = [
         ("a blob is shorter", &|shop| {
             let blob = shop.root.join("blobs/sha256").join(&shop.list("blobs/sha256")[0]);
             fs::File::options().write(true).open(blob).and_then(|file| file.set_len(7)).expect("truncate");

@@ -256,19 +256,23 @@ fn nulls_of(pid: i32) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::clone::{Side, clone3};
+    use crate::sys::process;
 
     #[test]
     fn the_ended_have_no_files() {
-        let mut child = std::process::Command::new("/bin/true").spawn().expect("spawn");
-        let pid = child.id() as i32;
-        let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        let child = match clone3(0, None).expect("clone3") {
+            Side::Parent(child) => child,
+            Side::Child => process::exit_now(0),
+        };
+        let stat = || crate::host::read(format!("/proc/{}/stat", child.pid)).expect("stat");
         while !stat().contains(") Z ") {
             std::thread::yield_now();
         }
-        let zombie = nulls_of(pid).expect_err("a zombie has no mount namespace");
+        let zombie = nulls_of(child.pid).expect_err("a zombie has no mount namespace");
         assert_eq!(zombie.errno(), libc::EINVAL);
         assert_eq!(nothing_of_the_ended(zombie), Ok(Vec::new()));
-        child.wait().expect("wait");
-        assert_eq!(nulls_of(pid).or_else(nothing_of_the_ended), Ok(Vec::new()));
+        process::wait(child.pidfd.as_fd(), true).expect("wait");
+        assert_eq!(nulls_of(child.pid).or_else(nothing_of_the_ended), Ok(Vec::new()));
     }
 }

@@ -1,8 +1,9 @@
 //! restore: a container that `checkpoint` dumped runs again, through criu.
 //!
 //! It goes like create: intent, cgroup, one process that is born in it, or that systemd makes a unit around. That
-//! process is criu, in a mount namespace of its own, where alone the root is a mount as criu needs it: a SIGKILL leaves no mount behind. criu makes the
-//! container's first process a child of the runtime, and says its number before it lets it go on.
+//! process is criu, in a mount namespace of its own, where alone the root is a mount as criu needs it: a SIGKILL leaves
+//! no mount behind. criu makes the container's first process a child of the runtime, and says its number before it lets
+//! it go on.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
