@@ -84,7 +84,7 @@ fn many(worker: &mut Worker) -> io::Result<()> {
     let ((first, last), (first_cpu, last_cpu)) = (ends(&took), ends(&cost));
     println!(
         "{count} running containers: stopped and deleted in {:.2} s; the median of the first {tenth} took \
-         {first:.1} ms and {first_cpu:.2} ms of CPU, of the last {tenth} {last:.1} ms and {last_cpu:.2} ms of CPU, load {}",
+         {first:.1} ms and {first_cpu:.2} ms of CPU, of the last {tenth} {last:.1} ms and {last_cpu:.2} ms, load {}",
         all.as_secs_f64(),
         std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or("?")
     );
