@@ -1,5 +1,7 @@
 //! Archives made by hand, entry by entry, hostile ones too: no writer would make them.
 
+#![allow(dead_code, reason = "every test file uses its own part")]
+
 use tar::{EntryType, Header};
 
 #[derive(Default, Clone)]

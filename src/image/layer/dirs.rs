@@ -229,8 +229,8 @@ pub fn remove_tree(dir: BorrowedFd<'_>, name: &Path, depth: usize) -> Result<boo
     path::unlinkat(dir, name, libc::AT_REMOVEDIR).map(|()| true)
 }
 
-/// Opens a name of our own tree, which its mode may close even to us: without CAP_DAC_OVERRIDE it is opened up for that.
-/// Then its mode comes back with it, and is to be restored: of a directory when what is in it was reached.
+/// Opens a name of our own tree, which its mode may close even to us: without CAP_DAC_OVERRIDE it is opened up for
+/// that. Then its mode comes back with it, and is to be restored: of a directory when what is in it was reached.
 pub fn open_own(dir: BorrowedFd<'_>, name: &Path, flags: i32) -> Result<(OwnedFd, Option<u32>)> {
     match path::openat(dir, name, flags, 0) {
         Err(e) if e.errno() == libc::EACCES => {
