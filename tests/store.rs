@@ -220,6 +220,9 @@ fn a_disk_without_inodes_is_a_clear_error() {
     fill("nr_inodes", "", &levels(46, 240), "size=64m,nr_inodes=100k");
 }
 
+/// What is done to a store.
+type Damage = fn(&Shop);
+
 /// Blobs and layers that lost bytes are found, moved aside, and brought again.
 #[test]
 fn damage_is_found_and_repaired() {
@@ -227,26 +230,25 @@ fn damage_is_found_and_repaired() {
     let layout = shop.image("oci", "layout", &recipe("jug/damaged:1", 2));
     shop.ok(&["pull", &format!("{layout}:jug/damaged:1")]);
     let trees = shop.trees();
-    type Deed<'a> = &'a dyn Fn(&Shop);
-    let damage: [(&str, Deed<'_>); 5] = [
-        ("a blob is shorter", &|shop| {
+    let damage: [(&str, Damage); 5] = [
+        ("a blob is shorter", |shop| {
             let blob = shop.root.join("blobs/sha256").join(&shop.list("blobs/sha256")[0]);
             fs::File::options().write(true).open(blob).and_then(|file| file.set_len(7)).expect("truncate");
         }),
-        ("blobs are gone", &|shop| {
+        ("blobs are gone", |shop| {
             for blob in shop.list("blobs/sha256") {
                 fs::remove_file(shop.root.join("blobs/sha256").join(blob)).expect("unlink");
             }
         }),
-        ("a file of a layer has other bytes", &|shop| {
+        ("a file of a layer has other bytes", |shop| {
             let layer = shop.root.join("layers").join(&shop.list("layers")[0]).join("tree");
             let dir = fs::read_dir(layer).expect("a tree").flatten().next().expect("an entry").path();
             fs::write(dir.join("f1"), "other").expect("write");
         }),
-        ("a layer is gone", &|shop| {
+        ("a layer is gone", |shop| {
             fs::remove_dir_all(shop.root.join("layers").join(&shop.list("layers")[1])).expect("rm");
         }),
-        ("a layer's meta is empty", &|shop| {
+        ("a layer's meta is empty", |shop| {
             fs::write(shop.root.join("layers").join(&shop.list("layers")[0]).join("meta"), "")
                 .expect("write");
         }),

@@ -61,7 +61,12 @@ impl Store {
             Err(e) => return Err(e),
         };
         path::fchmod(dir.as_fd(), 0o700)?;
-        for entry in path::list(dir.as_fd())? {
+        let entries = match path::list(dir.as_fd()) {
+            // Somebody else removed it after it was opened (getdents(2)).
+            Err(e) if e.errno() == libc::ENOENT => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = Path::new(&entry);
             match path::remove_if_there(dir.as_fd(), entry, 0) {
                 Err(e) if matches!(e.errno(), libc::EISDIR | libc::EPERM) => self.lift(dir.as_fd(), entry)?,
