@@ -156,14 +156,24 @@ fn a_collection_takes_nothing_from_a_running_pull() {
     }
 }
 
+/// Unmounts it, so that its directory can go.
+struct Disk(std::path::PathBuf);
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
 /// A file system of its own for a store, in a mount namespace of this thread's own.
-fn small_disk(shop: &Shop, options: &str) {
+fn small_disk(shop: &Shop, options: &str) -> Disk {
     use nix::mount::{MsFlags, mount};
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .expect("private");
     fs::create_dir_all(&shop.root).expect("mkdir");
     mount(Some("jug-test"), &shop.root, Some("tmpfs"), MsFlags::empty(), Some(options)).expect("tmpfs");
+    Disk(shop.root.clone())
 }
 
 fn resize(shop: &Shop, options: &str) {
@@ -182,7 +192,7 @@ fn fill(option: &str, unit: &str, levels: &[u64], enough: &str) {
     let clean = shop.beside("clean");
     clean.ok(&["pull", &small]);
     clean.ok(&["pull", &large]);
-    small_disk(&shop, enough);
+    let _disk = small_disk(&shop, enough);
     let mut refused = 0;
     for level in levels {
         resize(&shop, enough);
