@@ -132,6 +132,7 @@ pub fn pause(container: &Container, freeze: bool) -> Result<()> {
 pub fn remove(container: Container, force: bool, volumes: bool) -> Result<()> {
     // What is in the middle of its start has to come to its end first, on a busy machine too.
     let deadline = Instant::now() + 3 * PATIENCE;
+    let mut failed = None;
     loop {
         let up = container.status()?.is_up();
         let name = &container.record.name;
@@ -142,12 +143,23 @@ pub fn remove(container: Container, force: bool, volumes: bool) -> Result<()> {
         if container.lock()? {
             return container.remove(volumes);
         }
-        if up {
-            ignore_end(kill(&container, libc::SIGKILL))?;
+        // What is still being made is let through first: the runtime takes a process that is killed at birth for the
+        // kernel's trap, and bears it once more. And it may have borne it just then: so a kill that fails is tried again.
+        if up && !is_being_made(&container)? {
+            failed = ignore_end(kill(&container, libc::SIGKILL)).err();
         }
         if Instant::now() > deadline {
+            if let Some(failed) = failed {
+                return Err(failed);
+            }
             return Err(Error::new(format!("cannot remove container {name}: another process works on it")));
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// The runtime is at work on it, and has not said yet that it runs.
+fn is_being_made(container: &Container) -> Result<bool> {
+    let status = container.oci()?.map(|container| container.status()).transpose()?;
+    Ok(status == Some(oci::Status::Creating))
 }
