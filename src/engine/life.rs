@@ -144,7 +144,7 @@ pub fn remove(container: Container, force: bool, volumes: bool) -> Result<()> {
             return container.remove(volumes);
         }
         // What is still being made is let through first: the runtime takes a process that is killed at birth for the
-        // kernel's trap, and bears it once more. And it may have borne it just then: so a kill that fails is tried again.
+        // kernel's trap, and bears it once more. It may have borne it just then: so a kill that fails is tried again.
         if up && !is_being_made(&container)? {
             failed = ignore_end(kill(&container, libc::SIGKILL)).err();
         }
