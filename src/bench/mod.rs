@@ -1,6 +1,8 @@
 //! `jug bench`: what containers cost, against full virtual machines and every peer, on the machine it runs on.
 //!
-//!     contenders found -> payload made -> parts measured, each kept in results.json -> summary and page
+//! ```text
+//! contenders found -> payload made -> parts measured, each kept in results.json -> summary and page
+//! ```
 //!
 //! It drives programs from outside, as a user would, jug's own among them, and links nothing of the runtime but the
 //! seccomp compiler, so that others get the same filter. It must leave nothing behind: see `place`.

@@ -1,9 +1,11 @@
 //! Containers for people: what has a name, a log and a monitor. The life of a container is jug-oci's, which this room
 //! runs as a program of its own: it never clones a container itself.
 //!
-//!     settings -> spec (with user, seccomp, files, volumes) -> container (its directory) -> launch -> jug-oci
-//!                                                                   |                        |
-//!                                                    ps, inspect, logs, rm                monitor (log, exit code)
+//! ```text
+//! settings -> spec (with user, seccomp, files, volumes) -> container (its directory) -> launch -> jug-oci
+//!                                                               |                        |
+//!                                                ps, inspect, logs, rm                monitor (log, exit code)
+//! ```
 //!
 //! Nothing is shared between containers: each has its directory, whoever runs it holds the lock on that, and what the
 //! state is the kernel says.

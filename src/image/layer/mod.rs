@@ -1,7 +1,9 @@
 //! A layer: a tar of changes that becomes a directory (or one EROFS image) of its own, and back.
 //!
-//!     blob -> decompress -> hash -> entries -> apply            (in a confined process of its own: worker)
-//!     upper directory -> changes -> entries -> tar              (write)
+//! ```text
+//! blob -> decompress -> hash -> entries -> apply            (in a confined process of its own: worker)
+//! upper directory -> changes -> entries -> tar              (write)
+//! ```
 //!
 //! A layer is unpacked alone, beside its lower layers and not onto them, so that layers can be unpacked in any order
 //! and several at once. Whiteouts become what overlayfs reads: a character device 0/0, and an xattr on an opaque

@@ -1,14 +1,16 @@
 //! The store: blobs by digest, layers by chain ID, images by id, names. It is safe against a kill at any instant and
 //! against power loss, and has neither a database nor a lock that anybody waits long for.
 //!
-//!     ROOT/blobs/sha256/HEX      as they were received
-//!     ROOT/layers/HEX/           a layer by its chain ID: `tree/` or `layer.erofs`, and `meta`
-//!     ROOT/images/HEX            an image by its id (the digest of its config): what it consists of, as JSON
-//!     ROOT/names/HEX             a name (its digest is the file's): which image it means, as JSON
-//!     ROOT/pins/OWNER            the image that a container was made from
-//!     ROOT/staging/              what is being received and unpacked, each under a lock of its own
-//!     ROOT/leases/ID             what a running pull will name, under its lock
-//!     ROOT/locks/, trash/, quarantine/, boot
+//! ```text
+//! ROOT/blobs/sha256/HEX      as they were received
+//! ROOT/layers/HEX/           a layer by its chain ID: `tree/` or `layer.erofs`, and `meta`
+//! ROOT/images/HEX            an image by its id (the digest of its config): what it consists of, as JSON
+//! ROOT/names/HEX             a name (its digest is the file's): which image it means, as JSON
+//! ROOT/pins/OWNER            the image that a container was made from
+//! ROOT/staging/              what is being received and unpacked, each under a lock of its own
+//! ROOT/leases/ID             what a running pull will name, under its lock
+//! ROOT/locks/, trash/, quarantine/, boot
+//! ```
 //!
 //! *Metadata never names bytes that are not durable*: one syncfs(2) comes before the file of an image is written, and a
 //! name comes after its image. Blobs and layers that no image names yet are complete, since they got their name by a
