@@ -85,13 +85,21 @@ fn programs_run_beside_the_first() {
     assert_eq!(out.ok().stdout, "1000\n/tmp\n12/home/lamb\n");
     let out = e.call(&["exec", "-i", "first", "cat"]).stdin("through").output().ok();
     assert_eq!(out.stdout, "through");
-    let top = e.jug(&["top", "first"]).ok().stdout;
-    assert!(top.contains("sleep 3600"), "{top}");
     let second = e.probe(&["--network", "container:first", "--pid", "container:first"], &[]);
     let first = e.jug(&["exec", "first", "/bin/probe"]).ok().json();
     for kind in ["net", "pid"] {
         assert_eq!(first["namespaces"][kind], second["namespaces"][kind], "{kind}");
     }
+}
+
+#[test]
+fn top_shows_the_programs() {
+    needs!(Feature::Ps);
+    let e = Engine::new();
+    e.detached("busy", &[], &["sleep", "3600"]);
+    let top = e.jug(&["top", "busy"]).ok().stdout;
+    assert!(top.contains("sleep 3600"), "{top}");
+    e.jug(&["rm", "-f", "busy"]).ok();
 }
 
 #[test]
@@ -198,6 +206,7 @@ fn killed_at_any_moment() {
         kill_9(running.pid());
         let ids = std::fs::read_dir(e.root().join("containers")).into_iter().flatten().flatten();
         let ids: Vec<String> = ids.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let begun = Instant::now();
         // What was in the middle of something may have finished it meanwhile, or not be quite dead.
         eventually("an empty directory", || {
             e.jug(&["rm", "-fa"]).ok();
@@ -206,6 +215,7 @@ fn killed_at_any_moment() {
             (e.ids().is_empty() && left.count() == ids.iter().filter(|id| id.len() == 64).count())
                 .then_some(())
         });
+        assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
         for id in ids.iter().filter(|id| id.len() == 64) {
             eventually("nothing of it", || cgroups(id).is_empty().then_some(()));
             e.is_gone(id);

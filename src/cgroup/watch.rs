@@ -61,9 +61,13 @@ pub fn wait_event(dir: BorrowedFd<'_>, key: &str, want: bool) -> Result<()> {
             return Err(Error::new(format!("cgroup.events does not say {line:?} after {PATIENCE:?}"))
                 .why("a process in it hangs inside the kernel"));
         }
-        sys::fd::poll(&[(events.file.as_fd(), libc::POLLPRI)], milliseconds(left))?;
+        sys::fd::poll(&[(events.file.as_fd(), libc::POLLPRI)], milliseconds(left.min(UNANNOUNCED)))?;
     }
 }
+
+/// The kernel holds an announcement back when another came just before (CGROUP_FILE_NOTIFY_MIN_INTV, 10 ms), and there
+/// is none any more when somebody else removes the cgroup meanwhile: so it is looked at again after a while.
+const UNANNOUNCED: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Rounded up: a rest below a millisecond would be polled for without waiting.
 fn milliseconds(time: std::time::Duration) -> i32 {

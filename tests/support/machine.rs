@@ -61,6 +61,8 @@ pub enum Feature {
     IntelRdt,
     MemoryPolicy,
     Pressure,
+    /// A ps(1) that works with this kernel.
+    Ps,
     Selinux,
     Swap,
     SysResource,
@@ -90,6 +92,9 @@ impl Feature {
             Self::IntelRdt => exists("/sys/fs/resctrl/info"),
             Self::MemoryPolicy => exists("/proc/self/numa_maps"),
             Self::Pressure => exists("/proc/pressure/cpu"),
+            Self::Ps => {
+                std::process::Command::new("ps").arg("-ef").output().is_ok_and(|out| out.status.success())
+            }
             Self::Selinux => exists("/sys/fs/selinux/enforce"),
             Self::Swap => reads("/proc/swaps").lines().count() > 1,
             Self::SysResource => capability(24),
@@ -110,6 +115,7 @@ impl fmt::Display for Feature {
             Self::CgroupFile(name) => write!(f, "cgroup file {name}"),
             Self::CpuCount(count) => write!(f, "{count} CPUs"),
             Self::Criu => f.write_str("criu that works with it (`criu check`)"),
+            Self::Ps => f.write_str("ps(1) that works with it"),
             Self::CgroupV2 => f.write_str("cgroup v2 at /sys/fs/cgroup"),
             Self::CgroupV1 => f.write_str("cgroup v1 controllers"),
             Self::SysResource => f.write_str("CAP_SYS_RESOURCE for this process"),
