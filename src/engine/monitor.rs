@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use super::attach::LONGEST;
 use super::container::Container;
@@ -236,14 +237,26 @@ impl Streams {
     }
 }
 
+/// After so long without anything to do, what is not needed for waiting goes back to the kernel.
+const IDLE_MS: i32 = 1000;
+
 impl Watched {
     /// Until the program has ended and everything it said is written down. Gives its exit code.
     fn watch(&mut self) -> i32 {
+        let mut idle_ms = IDLE_MS;
         loop {
-            if self.turn(-1).is_err() {
+            let begun = Instant::now();
+            if self.turn(idle_ms).is_err() {
                 // poll(2) itself failed, for want of memory: the next turn may have some.
-                std::thread::sleep(std::time::Duration::from_millis(100));
+                std::thread::sleep(Duration::from_millis(100));
             }
+            idle_ms = if idle_ms > 0 && begun.elapsed().as_millis() >= IDLE_MS as u128 {
+                process::trim_heap();
+                process::forget_code();
+                -1
+            } else {
+                IDLE_MS
+            };
             if let Ok(Some(exit)) = process::wait(self.pidfd.as_fd(), false) {
                 self.drain();
                 return exit.code();
