@@ -196,21 +196,6 @@ fn a_killed_monitor_leaves_a_container_that_can_be_removed() {
     e.is_gone(&gone);
 }
 
-/// What a monitor adds to the machine while it waits, in kB: 300 are promised.
-#[test]
-fn a_monitor_is_small() {
-    let e = Engine::new();
-    let id = e.detached("quiet", &[], &["sleep", "3600"]);
-    let monitor = e.watcher(&id).expect("a monitor");
-    let private = || -> u64 {
-        let rollup = std::fs::read_to_string(format!("/proc/{monitor}/smaps_rollup")).expect("smaps_rollup");
-        let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
-        lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
-    };
-    eventually("it gives back what it does not need", || (private() <= 300).then_some(()));
-    e.jug(&["rm", "-f", "quiet"]).ok();
-}
-
 /// jug is killed after a while that grows from nothing to more than a start takes; then everything can be removed.
 #[test]
 fn killed_at_any_moment() {

@@ -250,13 +250,8 @@ impl Watched {
                 // poll(2) itself failed, for want of memory: the next turn may have some.
                 std::thread::sleep(Duration::from_millis(100));
             }
-            idle_ms = if idle_ms > 0 && begun.elapsed().as_millis() >= IDLE_MS as u128 {
-                process::trim_heap();
-                process::forget_code();
-                -1
-            } else {
-                IDLE_MS
-            };
+            idle_ms =
+                if idle_ms > 0 && begun.elapsed().as_millis() >= IDLE_MS as u128 { -1 } else { IDLE_MS };
             if let Ok(Some(exit)) = process::wait(self.pidfd.as_fd(), false) {
                 self.drain();
                 return exit.code();
@@ -287,6 +282,11 @@ impl Watched {
         let from_input = list.len();
         if let Some(input) = self.input.as_ref().filter(|_| !self.typed.is_empty()) {
             list.push((input.as_fd(), libc::POLLOUT));
+        }
+        if timeout_ms < 0 {
+            process::trim_heap();
+            // Last of all: what runs after it is fetched again, 64 kB at a time.
+            process::forget_code();
         }
         let ready = fd::poll(&list, timeout_ms)?;
         if ready[1] {
