@@ -199,6 +199,13 @@ impl<'b> Shim<'b> {
         number(&self.good("Connect", &request(&self.b.id())), 1) as i32
     }
 
+    fn kill_and_end(mut self) {
+        self.kill();
+        self.good("Wait", &request(&self.b.id()));
+        self.delete();
+        self.end();
+    }
+
     /// Ends the shim, which has no container any more.
     fn end(mut self) {
         let pid = self.pid();
@@ -241,10 +248,7 @@ fn the_third_version_is_the_same() {
     let sent = shim.send("containerd.task.v3.Task", "State", &request(&b.id()));
     let (stream, state) = shim.hear();
     assert_eq!((stream, number(&state.expect("a state"), 4)), (sent, RUNNING));
-    shim.kill();
-    shim.good("Wait", &request(&b.id()));
-    shim.delete();
-    shim.end();
+    shim.kill_and_end();
 }
 
 #[test]
@@ -346,10 +350,7 @@ fn a_fifo_that_nobody_reads_stops_nobody_else() {
     fs::File::open(&fifo).expect("open").read_exact(&mut text).expect("read");
     assert!(text.starts_with(b"0123456789"));
     assert_eq!(shim.status(), RUNNING);
-    shim.kill();
-    shim.good("Wait", &request(&b.id()));
-    shim.delete();
-    shim.end();
+    shim.kill_and_end();
 }
 
 #[test]
@@ -419,10 +420,7 @@ fn a_terminal_that_nobody_reads() {
     let mut text = [0; 41];
     reader.read_exact(&mut text).expect("read");
     assert!(text.starts_with(b"0123456789"), "{text:?}");
-    shim.kill();
-    shim.good("Wait", &request(&b.id()));
-    shim.delete();
-    shim.end();
+    shim.kill_and_end();
 }
 
 #[test]
@@ -460,10 +458,7 @@ fn an_exec_has_a_life_of_its_own() {
     );
     shim.good("Delete", &one);
     assert_eq!(shim.status(), RUNNING);
-    shim.kill();
-    shim.good("Wait", &request(&b.id()));
-    shim.delete();
-    shim.end();
+    shim.kill_and_end();
 }
 
 #[test]
@@ -499,10 +494,7 @@ fn statistics_are_those_of_the_cgroup() {
     assert_eq!((number(&pids, 1), number(&pids, 2)), (1, 77));
     assert_eq!(limit, 64 << 20);
     assert!((8 << 20..64 << 20).contains(&usage), "{usage}");
-    shim.kill();
-    shim.good("Wait", &request(&b.id()));
-    shim.delete();
-    shim.end();
+    shim.kill_and_end();
 }
 
 #[test]
@@ -522,10 +514,7 @@ fn an_idle_shim_keeps_little() {
     // It has just worked; a second later it has given back what it does not need. (A build for debugging is larger.)
     eventually("less than 1000 kB of its own", || (private() < 1000).then_some(()));
     assert_eq!(shim.status(), RUNNING, "and it takes it up again");
-    shim.kill();
-    shim.good("Wait", &request(&b.id()));
-    shim.delete();
-    shim.end();
+    shim.kill_and_end();
 }
 
 #[test]
