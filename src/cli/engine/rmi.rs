@@ -78,7 +78,20 @@ fn untagged(name: &Name) -> String {
 /// Remove images that have no name and no container
 #[derive(Debug, clap::Args)]
 pub struct ImagePrune {
-    /// Also those that have a name
+    #[command(flatten)]
+    flags: PruneFlags,
+}
+
+impl ImagePrune {
+    pub fn perform(self, global: &Global) -> Result<u8> {
+        self.flags.perform(&global.store()?, "")
+    }
+}
+
+/// The flags of `image prune` and of `system prune`.
+#[derive(Debug, clap::Args)]
+pub struct PruneFlags {
+    /// Also images that have a name
     #[arg(short, long)]
     all: bool,
     /// Do not ask
@@ -89,21 +102,21 @@ pub struct ImagePrune {
     filter: Vec<String>,
 }
 
-impl ImagePrune {
-    pub fn perform(self, global: &Global) -> Result<u8> {
-        let kind = if self.all { "all images without a container" } else { "all images without a name" };
-        if !self.force && !super::system::agreed(&format!("This removes {kind}."))? {
+impl PruneFlags {
+    /// `more`: what goes beside the images, for the question.
+    pub fn perform(self, store: &Store, more: &str) -> Result<u8> {
+        let images = if self.all { "images that no container uses" } else { "images without a name" };
+        if !self.force && !super::system::agreed(&format!("This removes all {images}{more}."))? {
             return Ok(0);
         }
-        let store = global.store()?;
-        let collected = prune(&store, self.all, &self.filter)?;
+        let collected = prune(store, self.all, &self.filter)?;
         print(&format!("Total reclaimed space: {}\n", size(collected.bytes)))?;
         Ok(0)
     }
 }
 
 /// Removes what nobody uses, and says the ids.
-pub fn prune(store: &Store, all: bool, filters: &[String]) -> Result<Collected> {
+fn prune(store: &Store, all: bool, filters: &[String]) -> Result<Collected> {
     let filters = filters.iter().map(|text| super::images::Filter::parse(text, store));
     let filters = filters.collect::<Result<Vec<_>>>()?;
     let (ids, collected) = store.prune(all, &|image| filters.iter().all(|filter| filter.keeps(image)))?;

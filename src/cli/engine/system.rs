@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Global;
 use super::format::Format;
-use super::rmi::prune;
+use super::rmi::PruneFlags;
 use super::shown::{inspected, print, size, tell};
 use super::transfer::shown_or;
 use crate::error::{Error, Result};
@@ -60,15 +60,8 @@ pub struct Info {
 /// Remove what nobody uses: images without a name, and downloads that were broken off
 #[derive(Debug, clap::Args)]
 struct Prune {
-    /// Also images that have a name
-    #[arg(short, long)]
-    all: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
-    /// label=KEY[=VALUE], until=TIME
-    #[arg(long, value_name = "FILTER")]
-    filter: Vec<String>,
+    #[command(flatten)]
+    flags: PruneFlags,
 }
 
 impl System {
@@ -77,7 +70,7 @@ impl System {
             Verb::Df(verb) => verb.perform(&global.store()?),
             Verb::Fsck(verb) => verb.perform(&global.store()?),
             Verb::Info(verb) => verb.perform(global),
-            Verb::Prune(verb) => verb.perform(&global.store()?),
+            Verb::Prune(verb) => verb.flags.perform(&global.store()?, ", and downloads that were broken off"),
         }
     }
 }
@@ -206,18 +199,6 @@ impl Info {
         print(
             &lines.map(|(key, value)| format!("{key}: {}\n", super::format::text(value))).collect::<String>(),
         )?;
-        Ok(0)
-    }
-}
-
-impl Prune {
-    fn perform(self, store: &Store) -> Result<u8> {
-        let what = if self.all { "images that no container uses" } else { "images without a name" };
-        if !self.force && !agreed(&format!("This removes all {what}, and downloads that were broken off."))? {
-            return Ok(0);
-        }
-        let collected = prune(store, self.all, &self.filter)?;
-        print(&format!("Total reclaimed space: {}\n", size(collected.bytes)))?;
         Ok(0)
     }
 }
