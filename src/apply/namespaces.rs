@@ -5,6 +5,7 @@
 //! the runtime as the child's parent (CLONE_PARENT). A cgroup namespace is joined by the child, once it is in its
 //! cgroup: from inside, the kernel lets nobody be born outside of what the namespace shows.
 
+use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::container::sync::Sync;
 use crate::error::{Error, Result};
 use crate::plan::namespaces::Kind;
 use crate::plan::{Namespaces, Plan};
-use crate::sys::clone::{CLONE_PARENT, Child, Side, clone3, setns, unshare};
+use crate::sys::clone::{CLONE_PARENT, Child, Side, clone3, clone3_asleep, setns, unshare};
 use crate::sys::{path, process, socket};
 
 /// Namespaces given by path, opened and checked.
@@ -93,6 +94,15 @@ pub fn clone(
         }
     }
     Ok(side)
+}
+
+/// Clones it for a child that shares this memory while the caller sleeps ([`clone3_asleep`]); nothing is joined by path.
+pub fn clone_asleep(
+    namespaces: &Namespaces,
+    cgroup: &OwnedFd,
+    child: &mut dyn FnMut(i32) -> Infallible,
+) -> Result<Child> {
+    clone3_asleep(clone_flags(namespaces), Some(cgroup.as_fd()), child)
 }
 
 /// The child joins the cgroup namespace itself where it has the power to: in no user namespace but the caller's.

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::plan::mounts::Kind;
 use crate::plan::namespaces::Kind as Ns;
 use crate::plan::{Plan, devices};
+use crate::sys::fd;
 use crate::sys::mount::{self, SetAttr};
 
 /// Detached mounts of the host's.
@@ -25,6 +26,19 @@ pub struct Trees {
     pub nodes: Vec<(PathBuf, OwnedFd)>,
     /// The cgroup directory, for a `cgroup` mount without a cgroup namespace.
     pub cgroup: Option<OwnedFd>,
+}
+
+impl Trees {
+    /// The same, for a child that has this memory but descriptors of its own.
+    pub fn twin(&self) -> Self {
+        Self {
+            root: fd::twin(&self.root),
+            sources: self.sources.iter().map(|source| source.as_ref().map(fd::twin)).collect(),
+            null: self.null.as_ref().map(fd::twin),
+            nodes: self.nodes.iter().map(|(path, node)| (path.clone(), fd::twin(node))).collect(),
+            cgroup: self.cgroup.as_ref().map(fd::twin),
+        }
+    }
 }
 
 /// Whether this process may copy mounts of its own namespace.

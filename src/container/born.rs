@@ -26,7 +26,10 @@ pub struct Newborn<'a> {
     /// Born outside its cgroup: the parent moves it there and says so.
     pub wait_for_move: bool,
     pub rootless: bool,
-    pub sync: Sync,
+    pub sync: &'a Sync,
+    /// What is left to do before the program may run, where the maker sleeps until then; otherwise the maker does it,
+    /// and says so.
+    pub keep: Option<&'a mut dyn FnMut() -> Result<()>>,
 }
 
 /// Where the child's words go when it fails: to the runtime that makes it, later to the one that starts it.
@@ -41,16 +44,20 @@ pub fn born(mut newborn: Newborn<'_>) -> ! {
     let plan = newborn.plan;
     let program = match build(&mut newborn) {
         Ok(program) => program,
-        Err(e) => end(&Listener::Maker(&newborn.sync), &e),
+        Err(e) => end(&Listener::Maker(newborn.sync), &e),
     };
-    let message = match newborn.sync.expect(Word::Keep) {
+    let kept = match &mut newborn.keep {
+        None => newborn.sync.expect(Word::Keep),
+        Some(keep) => newborn.sync.still_there().and_then(|()| keep()).map(|()| Vec::new()),
+    };
+    let message = match kept {
         Ok(message) => message,
         // The maker is gone, and this container was never made; or it could not be heard, which `run` has to know.
-        Err(e) => end(&Listener::Maker(&newborn.sync), &e),
+        Err(e) => end(&Listener::Maker(newborn.sync), &e),
     };
     let keep = plan.options.preserve_fds;
     let (listener, agent) = match newborn.start {
-        None => (Listener::Maker(&newborn.sync), newborn.agent.map(AsFd::as_fd)),
+        None => (Listener::Maker(newborn.sync), newborn.agent.map(AsFd::as_fd)),
         Some(start) => match wait_for_start(start, newborn.agent, keep) {
             Ok((barrier, agent)) => (Listener::Starter(barrier), agent),
             Err(_) => process::exit_now(1),
@@ -58,6 +65,11 @@ pub fn born(mut newborn: Newborn<'_>) -> ! {
     };
     let error = live(plan, &program, agent.map(|socket| (socket, message)), keep);
     end(&listener, &error)
+}
+
+/// The child's end, before it could begin.
+pub fn stillborn(sync: &Sync, error: &Error) -> ! {
+    end(&Listener::Maker(sync), error)
 }
 
 fn end(listener: &Listener<'_>, error: &Error) -> ! {
@@ -72,7 +84,7 @@ fn end(listener: &Listener<'_>, error: &Error) -> ! {
 
 /// The container's inside, one step a line.
 fn build(newborn: &mut Newborn<'_>) -> Result<Program> {
-    let (plan, sync, mut trees) = (newborn.plan, &newborn.sync, newborn.trees.take());
+    let (plan, sync, mut trees) = (newborn.plan, newborn.sync, newborn.trees.take());
     if newborn.wait_for_move && !plan.namespaces.makes(Kind::User) {
         sync.expect(Word::Build)?;
     }

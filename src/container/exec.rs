@@ -320,7 +320,7 @@ fn attend(
             Heard::Silence => return Err(Error::new("the process died before it could become its program")),
         }
     }
-    process_limits(&plan.process, child)?;
+    process_limits(&plan.process, child.pid)?;
     hand_out(handles, child)?;
     let metadata =
         plan.seccomp.as_ref().and_then(|s| s.listener.as_ref()).map_or("", |l| l.metadata.as_str());

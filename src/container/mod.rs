@@ -23,6 +23,7 @@ pub mod sync;
 pub mod undo;
 pub mod update;
 
+use std::convert::Infallible;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ use self::sync::{Heard, Sync, Word};
 use self::undo::Undo;
 
 /// Where the parts of a new process that engines ask for are to go.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Handles {
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
@@ -119,11 +120,13 @@ fn make(
         other => other,
     };
     let (child, sync, console) = born?;
-    limits(&plan, &child)?;
-    hand_out(handles, &child)?;
-    undo.record.phase = Phase::Created;
-    entry.write(&undo.record)?;
-    sync.tell(Word::Keep, &open.agent_message(&plan, &undo.record)?)?;
+    // A child that borrowed this memory has done it.
+    if undo.record.phase != Phase::Created {
+        limits(&plan, &child)?;
+        hand_out(handles, &child)?;
+        undo.created()?;
+        sync.tell(Word::Keep, &open.agent_message(&plan, &undo.record)?)?;
+    }
     if start {
         match sync.hear()? {
             Heard::Silence => {}
@@ -191,18 +194,56 @@ impl Opened {
             Side::Parent(child) => Ok((child, ours)),
             Side::Child => {
                 drop(ours);
+                let trees = self.trees.take();
                 born::born(born::Newborn {
-                    plan,
-                    trees: self.trees.take(),
-                    joined: &self.joined,
-                    v1_tasks: cgroup.map(|c| c.v1_tasks.as_slice()).unwrap_or_default(),
-                    start: self.start.as_ref(),
-                    agent: self.agent.as_ref(),
                     wait_for_move: !direct,
-                    rootless,
-                    sync: theirs,
+                    ..self.newborn(plan, trees, cgroup, &theirs)
                 })
             }
+        }
+    }
+
+    /// The one clone, for a child that needs nobody ([`Plan::may_borrow`]): this process sleeps until the program runs
+    /// or the child has ended, and nothing of its memory is copied. The child finishes the record itself, before its
+    /// program.
+    fn lend(&self, plan: &Plan, cgroup: &Cgroup, undo: &mut Undo<'_>) -> Result<(Child, Sync)> {
+        let (ours, theirs) = Sync::pair()?;
+        let mut child = |pid| -> Infallible {
+            ours.leave();
+            let identified = undo.see_oneself(pid);
+            let mut keep = || {
+                process_limits(&plan.process, 0)?;
+                undo.created()
+            };
+            let trees = self.trees.as_ref().map(opened::Trees::twin);
+            let newborn = self.newborn(plan, trees, Some(cgroup), &theirs);
+            match identified {
+                Ok(()) => born::born(born::Newborn { keep: Some(&mut keep), ..newborn }),
+                Err(e) => born::stillborn(&theirs, &e),
+            }
+        };
+        let child = apply::namespaces::clone_asleep(&plan.namespaces, &cgroup.dir, &mut child)?;
+        Ok((child, ours))
+    }
+
+    fn newborn<'a>(
+        &'a self,
+        plan: &'a Plan,
+        trees: Option<opened::Trees>,
+        cgroup: Option<&'a Cgroup>,
+        sync: &'a Sync,
+    ) -> born::Newborn<'a> {
+        born::Newborn {
+            plan,
+            trees,
+            joined: &self.joined,
+            v1_tasks: cgroup.map(|c| c.v1_tasks.as_slice()).unwrap_or_default(),
+            start: self.start.as_ref(),
+            agent: self.agent.as_ref(),
+            wait_for_move: false,
+            rootless: !opened::may_copy_mounts(),
+            sync,
+            keep: None,
         }
     }
 
@@ -225,7 +266,11 @@ fn bear(
     handles: &Handles,
     direct: bool,
 ) -> Result<(Child, Sync, Option<OwnedFd>)> {
-    let (child, sync) = open.clone(plan, cgroup, direct)?;
+    let borrows = direct && open.start.is_none() && plan.may_borrow() && *handles == Handles::default();
+    let (child, sync) = match cgroup.filter(|_| borrows && open.trees.is_some()) {
+        Some(cgroup) => open.lend(plan, cgroup, undo)?,
+        None => open.clone(plan, cgroup, direct)?,
+    };
     undo.child(&child)?;
     crate::cli::log::debug(&format!("container {} was born as process {}", plan.id, child.pid));
     if let (Some(cgroup), false) = (cgroup, direct) {
@@ -322,24 +367,22 @@ pub fn send_console(path: &Path, master: BorrowedFd<'_>) -> Result<()> {
 
 /// What only the parent may do to the child: raise limits, lower the OOM score.
 pub fn limits(plan: &Plan, child: &Child) -> Result<()> {
-    process_limits(&plan.process, child)
+    process_limits(&plan.process, child.pid)
 }
 
-pub fn process_limits(plan: &crate::plan::ProcessPlan, child: &Child) -> Result<()> {
+/// `pid` 0 is the caller.
+pub fn process_limits(plan: &crate::plan::ProcessPlan, pid: i32) -> Result<()> {
     for limit in &plan.rlimits {
-        process::set_rlimit(child.pid, limit.resource, limit.soft, limit.hard).map_err(|e| {
-            match e.errno() {
-                libc::EPERM => {
-                    e.context("/process/rlimits").why("raising a hard limit needs CAP_SYS_RESOURCE").next(
-                        "run with that capability, or ask for no more than the limits you have (ulimit -aH)",
-                    )
-                }
-                _ => e.context("/process/rlimits"),
-            }
+        process::set_rlimit(pid, limit.resource, limit.soft, limit.hard).map_err(|e| match e.errno() {
+            libc::EPERM => e
+                .context("/process/rlimits")
+                .why("raising a hard limit needs CAP_SYS_RESOURCE")
+                .next("run with that capability, or ask for no more than the limits you have (ulimit -aH)"),
+            _ => e.context("/process/rlimits"),
         })?;
     }
     if let Some(score) = plan.oom_score_adj {
-        let file = path::open(Path::new(&format!("/proc/{}/oom_score_adj", child.pid)), libc::O_WRONLY)?;
+        let file = path::open(Path::new(&format!("/proc/{pid}/oom_score_adj")), libc::O_WRONLY)?;
         match fd::write_all(file.as_fd(), score.to_string().as_bytes()) {
             Err(e) if matches!(e.errno(), libc::EACCES | libc::EPERM) && plan.oom_best_effort => {}
             other => other.map_err(|e| {

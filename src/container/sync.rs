@@ -11,7 +11,7 @@
 //! ```
 //! In between the child may send the descriptor of its console, and at any point its own error, its last word.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Error, Result};
 use crate::sys::{fd, socket};
@@ -46,6 +46,12 @@ pub enum Heard {
 impl Sync {
     pub fn pair() -> Result<(Self, Self)> {
         socket::pair().map(|(a, b)| (Self(a), Self(b)))
+    }
+
+    /// Closes this end in a child that has this memory but descriptors of its own: only the parent's is left.
+    pub fn leave(&self) {
+        let number = self.0.as_raw_fd();
+        let _ = fd::close_between(number, number as u32);
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -89,6 +95,15 @@ impl Sync {
                 Some(word) => Ok(Heard::Word(word, bytes.split_off(1), fd)),
                 None => Err(Error::new(format!("unexpected word {byte:#x} between runtime and container"))),
             },
+        }
+    }
+
+    /// Silence that does not wait: an error when the other side is gone.
+    pub fn still_there(&self) -> Result<()> {
+        // Who lends its memory says nothing.
+        match fd::poll(&[(self.0.as_fd(), libc::POLLIN)], 0)?[0] {
+            false => Ok(()),
+            true => Err(Error::new("the runtime is gone")),
         }
     }
 

@@ -44,6 +44,23 @@ impl<'a> Undo<'a> {
         Ok(())
     }
 
+    /// The same by the child itself, which shares this memory but not these descriptors: `pid` is its number here.
+    pub fn see_oneself(&mut self, pid: i32) -> Result<()> {
+        let own = process::pidfd_open(process::pid())?;
+        self.record.pid = pid;
+        self.record.identity = match own {
+            Some(own) => record::identity(pid, own.as_fd())?.unwrap_or(0),
+            None => 0,
+        };
+        Ok(())
+    }
+
+    /// Everything is made; the program may run.
+    pub fn created(&mut self) -> Result<()> {
+        self.record.phase = record::Phase::Created;
+        self.entry.write(&self.record)
+    }
+
     /// The cgroup that was announced is somebody else's: it is not undone.
     pub fn disown_cgroup(&mut self) -> Result<()> {
         self.record.cgroup = cgroup::Traces::default();

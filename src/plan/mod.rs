@@ -157,6 +157,30 @@ impl Plan {
         seccomp(profile)
     }
 
+    /// Whether the child comes to its program without anybody's help, so that the runtime may sleep until then and lend it
+    /// its memory. Not under a memory limit: the kernel kills everybody who shares the memory of what it kills for want
+    /// of it. Not where others see the child either: who may trace it would have the runtime's memory.
+    pub fn may_borrow(&self) -> bool {
+        use namespaces::Kind;
+        let alone = self.namespaces.join.is_empty()
+            && self.namespaces.makes(Kind::Pid)
+            && self.namespaces.makes(Kind::Mount)
+            && !self.namespaces.makes(Kind::User)
+            && !self.namespaces.makes(Kind::Time);
+        let unlimited = |c: &CgroupPlan| {
+            !c.writes.iter().any(|write| write.file.starts_with("memory.")) && c.v1.is_empty()
+        };
+        let hooks = &self.hooks;
+        let hooks = [&hooks.prestart, &hooks.create_runtime, &hooks.create_container, &hooks.start_container];
+        alone
+            && self.cgroup.as_ref().is_some_and(unlimited)
+            && hooks.iter().all(|hooks| hooks.is_empty())
+            && self.seccomp.as_ref().is_none_or(|seccomp| seccomp.listener.is_none())
+            && !self.process.terminal
+            && self.process.oom_score_adj.is_none()
+            && self.rdt.is_none()
+    }
+
     /// Whether the child must stop between its mounts and the pivot, for hooks of the runtime namespace.
     pub fn hooks_before_pivot(&self) -> bool {
         !self.hooks.prestart.is_empty() || !self.hooks.create_runtime.is_empty()
@@ -361,4 +385,38 @@ fn annotations(spec: &Spec) -> Vec<(String, String)> {
         spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
     list.sort();
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::{self, Bundle};
+
+    /// The plan of what `spec` writes, changed.
+    fn plan(change: impl FnOnce(&mut serde_json::Value)) -> Plan {
+        let mut config = serde_json::from_str(include_str!("../cli/oci/spec.json")).unwrap();
+        change(&mut config);
+        config["process"]["terminal"] = (config["process"]["terminal"] == "yes").into();
+        let raw = serde_json::to_vec(&config).unwrap();
+        let (spec, warnings) = bundle::parse(&raw).unwrap();
+        let bundle = Bundle { dir: "/b".into(), raw, spec, warnings };
+        let controllers = ["memory", "pids"].map(str::to_owned).to_vec();
+        let host = Host { cgroup2: Some("/c".into()), cgroup2_controllers: controllers, ..Host::default() };
+        Plan::new("id", &bundle, &Options::default(), &host).unwrap()
+    }
+
+    #[test]
+    fn memory_is_lent_only_to_a_child_that_nobody_kills_or_watches() {
+        assert!(plan(|_| {}).may_borrow());
+        assert!(!plan(|c| c["linux"]["resources"]["memory"]["limit"] = 1_000_000.into()).may_borrow());
+        let without_pid =
+            |c: &mut serde_json::Value| drop(c["linux"]["namespaces"].as_array_mut().unwrap().remove(0));
+        assert!(!plan(without_pid).may_borrow());
+        assert!(!plan(|c| c["linux"]["namespaces"][0]["path"] = "/proc/1/ns/pid".into()).may_borrow());
+        assert!(!plan(|c| c["process"]["terminal"] = "yes".into()).may_borrow());
+        for hook in ["prestart", "createRuntime", "createContainer", "startContainer"] {
+            let hooks = serde_json::json!({ hook: [{ "path": "/bin/true" }] });
+            assert!(!plan(|c| c["hooks"] = hooks.clone()).may_borrow(), "{hook}");
+        }
+    }
 }

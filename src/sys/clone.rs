@@ -2,6 +2,7 @@
 //!
 //! No thread may exist when this is called: the child goes on with a copy of this address space.
 
+use std::convert::Infallible;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::fd::owned;
@@ -11,6 +12,9 @@ use crate::error::{Error, Result};
 /// `libc::CLONE_INTO_CGROUP` is an int and is cut to 0 on gnu targets: the kernel's value, from linux/sched.h.
 pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_PIDFD: u64 = 0x1000;
+/// What a child on its sleeping parent's stack says is its stack's size, in bytes: the kernel wants one, and adds it to
+/// find the top. How far the stack may grow is the parent's limit.
+const STACK_SIZE: u64 = 4096;
 /// CLONE_PARENT: the child's parent is the caller's parent.
 pub const CLONE_PARENT: u64 = 0x8000;
 
@@ -92,6 +96,120 @@ fn explain(error: Error, flags: u64) -> Error {
     }
 }
 
+/// clone3(2) with `flags` and into `cgroup`, as above, for a child that shares this memory while the caller sleeps
+/// (CLONE_VM, CLONE_VFORK): nothing is copied, and nothing is faulted in again. `child` hears its number as the caller
+/// sees it; it never returns, and the caller goes on when it has executed a program or ended.
+///
+/// What `child` writes the caller finds written. Descriptors are the child's own, as after fork(2): of those that the
+/// caller owns it closes none but by number, or as a [`super::fd::twin`].
+pub fn clone3_asleep(
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: &mut dyn FnMut(i32) -> Infallible,
+) -> Result<Child> {
+    /// Whom the child is to run, and where the kernel writes its number before it does.
+    struct Birth<'a> {
+        child: &'a mut dyn FnMut(i32) -> Infallible,
+        pid: i32,
+    }
+    extern "C" fn enter(birth: *mut Birth<'_>) -> ! {
+        // SAFETY: the pointer is to the caller's frame, which sleeps, and is passed on by `clone3_calling` only.
+        let birth = unsafe { &mut *birth };
+        match (birth.child)(birth.pid) {}
+    }
+    let mut pidfd: i32 = -1;
+    let mut birth = Birth { child, pid: 0 };
+    let birth = &raw mut birth;
+    let mut args = CloneArgs {
+        flags: flags | CLONE_PIDFD | (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID) as u64,
+        pidfd: (&raw mut pidfd) as u64,
+        // SAFETY: birth is a live local; only the address of its field is taken.
+        parent_tid: unsafe { (&raw mut (*birth).pid) as u64 },
+        exit_signal: libc::SIGCHLD as u64,
+        ..Default::default()
+    };
+    if let Some(dir) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = dir.as_raw_fd() as u64;
+    }
+    args.stack_size = STACK_SIZE;
+    // SAFETY: enter never returns, and takes the pointer that it is given.
+    match unsafe { clone3_calling(&mut args, enter as *const () as usize, birth as usize) } {
+        pid if pid > 0 => Ok(Child { pid: pid as i32, pidfd: owned(pidfd as i64) }),
+        error => Err(explain(Error::call(format_args!("clone3({:#x})", args.flags), -error as i32), flags)),
+    }
+}
+
+/// clone3(2), whose child calls `enter(argument)` on the part of this stack that the caller, asleep, does not use.
+///
+/// # Safety
+/// `enter` is an `extern "C" fn(usize) -> !` that may be called with `argument`, and `args` makes the caller sleep.
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3_calling(args: &mut CloneArgs, enter: usize, argument: usize) -> i64 {
+    let result: i64;
+    // SAFETY: the child's stack begins a page below this frame, beyond its red zone, so that neither side touches what
+    // the other has there; its memory is known to change across the call. The kernel keeps every register but rax, rcx
+    // and r11, for both sides. rsp is aligned to 16 where the callee expects it to be.
+    unsafe {
+        std::arch::asm!(
+            "lea rcx, [rsp - 4096 - {size}]",
+            "and rcx, -16",
+            "mov [rdi + {stack}], rcx",
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, {argument}",
+            "call {enter}",
+            "ud2",
+            "2:",
+            size = const STACK_SIZE,
+            stack = const std::mem::offset_of!(CloneArgs, stack),
+            argument = in(reg) argument,
+            enter = in(reg) enter,
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") std::ptr::from_mut(args),
+            in("rsi") size_of::<CloneArgs>(),
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    result
+}
+
+/// As above.
+///
+/// # Safety
+/// As above.
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone3_calling(args: &mut CloneArgs, enter: usize, argument: usize) -> i64 {
+    let result: i64;
+    // SAFETY: as above; the kernel keeps every register but x0, for both sides, and sp is always aligned to 16.
+    unsafe {
+        std::arch::asm!(
+            "sub x9, sp, #4096",
+            "sub x9, x9, #{size}",
+            "str x9, [x0, #{stack}]",
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, {argument}",
+            "blr {enter}",
+            "brk #1",
+            "2:",
+            size = const STACK_SIZE,
+            stack = const std::mem::offset_of!(CloneArgs, stack),
+            argument = in(reg) argument,
+            enter = in(reg) enter,
+            in("x8") libc::SYS_clone3,
+            inlateout("x0") std::ptr::from_mut(args) => result,
+            in("x1") size_of::<CloneArgs>(),
+            out("x9") _,
+        );
+    }
+    result
+}
+
 /// unshare(2).
 pub fn unshare(flags: i32) -> Result<()> {
     // SAFETY: changes only this process's own context.
@@ -120,6 +238,26 @@ pub fn namespace_type(fd: BorrowedFd<'_>) -> Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the child of a sleeping parent writes is written; what it closes is closed for itself alone.
+    #[test]
+    fn a_child_that_borrows_memory_has_descriptors_of_its_own() {
+        let kept = super::super::fd::eventfd().unwrap();
+        let mut said = 0;
+        let child = clone3_asleep(0, None, &mut |pid| {
+            // Deeper than the page that lies between the two stacks.
+            let deep = std::hint::black_box([1_u8; 16 * 1024]);
+            said = pid * i32::from(deep[deep.len() - 1]);
+            drop(super::super::fd::twin(&kept));
+            super::super::process::exit_now(7)
+        })
+        .unwrap();
+        assert_eq!(said, child.pid);
+        // SAFETY: asks only whether the number is open.
+        assert!(unsafe { libc::fcntl(kept.as_raw_fd(), libc::F_GETFD) } >= 0);
+        let end = super::super::process::wait(std::os::fd::AsFd::as_fd(&child.pidfd), true).unwrap();
+        assert_eq!(end, Some(super::super::process::Exit::Code(7)));
+    }
 
     /// The trap in libc's constant: without this the clone would silently stay in the caller's cgroup.
     #[test]

@@ -11,6 +11,13 @@ pub(super) fn owned(fd: i64) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
 
+/// The same descriptor once more, for a child that shares this memory but has descriptors of its own
+/// (`clone::clone3_asleep`): what it closes stays open here.
+pub fn twin(fd: &OwnedFd) -> OwnedFd {
+    // SAFETY: in the child's table the number has no other owner: it never returns to where `fd` is dropped.
+    unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) }
+}
+
 /// An inherited descriptor by number (stdio, `--preserve-fds`), if it is open.
 pub fn inherited(fd: RawFd) -> Option<BorrowedFd<'static>> {
     // SAFETY: fcntl(F_GETFD) on any number is harmless; it tells whether the number is open.
