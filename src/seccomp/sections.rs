@@ -94,42 +94,76 @@ pub fn sections<'a>(rules: &Rules<'a>, archs: &[Arch]) -> (Vec<Section>, Vec<Che
 
 fn mentions<'a>(rules: &Rules<'a>, archs: &[Arch]) -> (Vec<Mentions>, Vec<&'a str>) {
     let mut unknown = Vec::new();
-    // x86_64 before x32: the section they share wants ascending numbers.
-    let mut all: Vec<Mentions> = Arch::ALL
-        .into_iter()
-        .filter(|arch| archs.contains(arch))
-        .map(|arch| Mentions { arch, list: Vec::with_capacity(512), newest: 0 })
-        .collect();
+    let mut known = Vec::with_capacity(512);
     for (at, rule) in rules.rules.iter().enumerate() {
         // runc drops a rule that does what happens anyway, conditions or not; its names still count as known.
         let kept = rule.action != rules.default_action;
         for name in rule.names {
-            let Some(numbers) = tables::numbers(name) else {
-                unknown.push(name.as_str());
-                continue;
-            };
-            let mention = |number, multiplexed| Mention::new(number, at, multiplexed);
-            for part in &mut all {
-                let number = numbers.on(part.arch);
-                let multiplexed = if part.arch == Arch::X86 { numbers.multiplexed() } else { None };
-                if let (Some(way), true) = (multiplexed, kept) {
-                    part.list.push(mention(way.number, way.call));
-                }
-                let Some(number) = number else { continue };
-                // libseccomp resolves a multiplexed name to a pseudo number, so runc does not count it.
-                if multiplexed.is_none() {
-                    part.newest = part.newest.max(number);
-                }
-                if kept {
-                    part.list.push(mention(number, 0));
-                }
+            match tables::numbers(name) {
+                Some(numbers) => known.push((numbers, at, kept)),
+                None => unknown.push(name.as_str()),
             }
         }
     }
-    for part in &mut all {
-        part.list.sort_unstable();
+    // x86_64 before x32: the section they share wants ascending numbers.
+    let archs = Arch::ALL.into_iter().filter(|arch| archs.contains(arch));
+    (archs.map(|arch| mentions_of(arch, &known)).collect(), unknown)
+}
+
+/// What the rules say of the numbers of one architecture: (call, rule, whether the rule changes anything).
+fn mentions_of(arch: Arch, known: &[(tables::Numbers, usize, bool)]) -> Mentions {
+    let mut list = Vec::with_capacity(known.len() + 32);
+    let mut newest = 0;
+    for (numbers, rule, kept) in known {
+        let multiplexed = if arch == Arch::X86 { numbers.multiplexed() } else { None };
+        if let (Some(way), true) = (multiplexed, *kept) {
+            list.push(Mention::new(way.number, *rule, way.call));
+        }
+        let Some(number) = numbers.on(arch) else { continue };
+        // libseccomp resolves a multiplexed name to a pseudo number, so runc does not count it.
+        if multiplexed.is_none() && number > newest {
+            newest = number;
+        }
+        if *kept {
+            list.push(Mention::new(number, *rule, 0));
+        }
     }
-    (all, unknown)
+    Mentions { arch, list: sorted(list, arch.number_bit()), newest }
+}
+
+/// Numbers are few and small: they are counted, which is a few instructions for each; only what is said of one number
+/// twice has to be compared.
+fn sorted(mut list: Vec<Mention>, bit: u32) -> Vec<Mention> {
+    // The highest is 547, of x32.
+    const SMALL: usize = 640;
+    let small = |mention: &Mention| (mention.number() ^ bit) as usize;
+    let mut ends = [0_u32; SMALL];
+    for mention in &list {
+        match ends.get_mut(small(mention)) {
+            Some(count) => *count += 1,
+            None => {
+                list.sort_unstable();
+                return list;
+            }
+        }
+    }
+    let mut sum = 0;
+    for end in &mut ends {
+        sum += *end;
+        *end = sum;
+    }
+    let mut sorted = list.clone();
+    for mention in list.iter().rev() {
+        let end = &mut ends[small(mention)];
+        *end -= 1;
+        sorted[*end as usize] = *mention;
+    }
+    for twice in sorted.chunk_by_mut(|a, b| a.number() == b.number()) {
+        if twice.len() > 1 {
+            twice.sort_unstable();
+        }
+    }
+    sorted
 }
 
 fn ranges(rules: &Rules, parts: &[&Mentions], checks: &mut Vec<Check>) -> Vec<Range> {
