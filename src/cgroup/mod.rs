@@ -434,7 +434,12 @@ pub fn remove(traces: &Traces) -> Result<()> {
 /// The same, unless a process or a sub-cgroup is left in the first place: then nothing is removed there.
 pub fn remove_if_empty(traces: &Traces) -> Result<bool> {
     let Some(place) = traces.places.first() else { return Ok(true) };
-    match rmdir(mounted(&place.mount)?.as_fd(), &place.path) {
+    let root = mounted(&place.mount)?;
+    match rmdir(root.as_fd(), &place.path) {
+        // Nearly always there was nothing else.
+        Ok(()) if traces.places.len() == 1 && traces.unit.is_none() => {
+            remove_parents(root.as_fd(), place).map(|()| true)
+        }
         Ok(()) => remove(traces).map(|()| true),
         Err(e) if e.errno() == libc::EBUSY || e.errno() == libc::ENOTEMPTY => Ok(false),
         Err(e) => Err(e),
@@ -455,11 +460,16 @@ fn mounted(mount: &Path) -> Result<OwnedFd> {
 
 fn remove_place(place: &Place) -> Result<()> {
     let root = mounted(&place.mount)?;
+    remove_tree(root.as_fd(), &place.path)?;
+    remove_parents(root.as_fd(), place)
+}
+
+/// Those that were made on the way.
+fn remove_parents(root: BorrowedFd<'_>, place: &Place) -> Result<()> {
     let mut path = place.path.clone();
-    remove_tree(root.as_fd(), &path)?;
     while path.pop() && path.iter().count() > place.foreign {
         // Shared with a neighbour that came later: it stays.
-        match rmdir(root.as_fd(), &path) {
+        match rmdir(root, &path) {
             Err(e) if e.errno() == libc::EBUSY || e.errno() == libc::ENOTEMPTY => break,
             other => other?,
         }
