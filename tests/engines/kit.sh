@@ -41,11 +41,11 @@ enter() {
 
 say() { echo "engines: $*" >&2; }
 
-# What differs from runtime to runtime and from run to run, and says nothing: the runtime's name, ids, and the lines in
-# which jug says more than runc (docs/deviations.md, "Errors").
+# What differs from runtime to runtime and from run to run, and says nothing: the runtime's name, ids, times, words that
+# runc has since 1.2, and the lines in which jug says more than runc (docs/deviations.md, "Errors").
 plain() {
     sed -E -e 's/\r$//' -e "s#(/[^ \`\"]*/)?$(basename "$RUNTIME")#RUNTIME#g" -e 's/\b[0-9a-f]{64}\b/ID/g' \
-        -e 's/\btime="[^"]*" //' \
+        -e 's/\btime="[^"]*" //' -e 's/\belapsed: [0-9.]+ s\b.*/elapsed/' -e 's/error during container init: //' \
         -e '/^(why|next): /{s/^.*(: (unknown|OCI [^:]*)\.?)$/\1/;t;d}' |
         # What the engine puts behind such a line is the end of the message.
         sed -E -e ':a' -e 'N' -e '$!ba' -e 's/\n: /: /g'
