@@ -39,6 +39,18 @@ enter() {
         bash "$out/$script"
 }
 
+# Where Podman and Buildah keep what they have, and the ids of root's user namespaces.
+containers_storage() {
+    mkdir -p /etc/containers
+    cat >/etc/containers/storage.conf <<CONF
+[storage]
+driver = "overlay"
+graphroot = "/var/lib/containers/storage"
+runroot = "/run/containers/storage"
+CONF
+    echo 'root:100000:65536' | tee /etc/subuid >/etc/subgid
+}
+
 say() { echo "engines: $*" >&2; }
 
 # What differs from runtime to runtime and from run to run, and says nothing: the runtime's name, ids, times, words that

@@ -14,14 +14,7 @@ jug-oci = ["$out/jug-oci"]
 log_driver = "k8s-file"
 netns = "none"
 CONF
-cat >/etc/containers/storage.conf <<CONF
-[storage]
-driver = "overlay"
-graphroot = "/var/lib/containers/storage"
-runroot = "/run/containers/storage"
-CONF
-echo 'root:100000:65536' >/etc/subuid
-echo 'root:100000:65536' >/etc/subgid
+containers_storage
 
 p() { timeout --foreground -k 5 "$PATIENCE" podman --runtime "$RUNTIME" "$@"; }
 run() { p run --cgroup-parent "/$GROUP" "$@"; }
