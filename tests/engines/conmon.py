@@ -52,14 +52,14 @@ def execute(runtime, name, seconds, process):
     """ExecSync: the streams go to a log, the exit code comes on the pipe."""
     with start(arguments(name, runtime, "-e", "-l", f"k8s-file:{RUN}/exec.log", "-p", f"{RUN}/exec.pid", "-T", seconds,
                          "--exec-process-spec", process)) as said:
-        report(said.readline())
         line = json.loads(said.readline() or "{}")
     print("exit code", line.get("exit_code"), line.get("message", ""))
-    with open(f"{RUN}/exec.log") as log:
-        for line in log:
-            _, stream, _, text = line.split(" ", 3)
-            print(stream, text, end="")
-    os.remove(f"{RUN}/exec.log")
+    if os.path.exists(f"{RUN}/exec.log"):
+        with open(f"{RUN}/exec.log") as log:
+            for line in log:
+                _, stream, _, text = line.split(" ", 3)
+                print(stream, text, end="")
+        os.remove(f"{RUN}/exec.log")
 
 
 def report(line):

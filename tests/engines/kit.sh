@@ -10,6 +10,11 @@ out=/run/engines
 
 enter() {
     local lower=$1 outside=$2 script=$3 root=/run/jug-root dir
+    # A user's session has a mount of its own, which must be there before the others are copied.
+    if [ "$script" = systemd.sh ]; then
+        loginctl enable-linger jug
+        eventually test -S /run/user/1000/bus
+    fi
     mount --make-rprivate /
     mkdir -p "$outside/over"
     mount -t tmpfs -o mode=755 over "$outside/over"
@@ -22,6 +27,12 @@ enter() {
     for dir in run tmp var/tmp var/lib/containers var/lib/containerd var/lib/docker; do
         mkdir -p $dir
         mount -t tmpfs -o mode=755 tmpfs $dir
+    done
+    # What speaks with systemd has its sockets, of the system and of its users.
+    for dir in run/systemd run/dbus run/user; do
+        [ "$script" = systemd.sh ] && [ -d "/$dir" ] || continue
+        mkdir -p $dir
+        mount --rbind "/$dir" $dir
     done
     chmod 1777 tmp var/tmp
     mkdir -p dev/shm

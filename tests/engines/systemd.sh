@@ -47,7 +47,8 @@ ln -s $out/containerd-shim-jug-v2 $out/jug-oci /usr/local/bin/
 patient='trap "exit 3" TERM; while :; do sleep 0.5; done'
 
 k() { timeout --foreground -k 5 "$PATIENCE" /usr/bin/python3 $out/cri.py $socket "$@"; }
-c() { timeout --foreground -k 5 "$PATIENCE" ctr -a $socket -n jug "$@"; }
+# In the namespace of the CRI plugin, where the image is.
+c() { timeout --foreground -k 5 "$PATIENCE" ctr -a $socket -n k8s.io "$@"; }
 id() { cat /run/id-"$1"; }
 about() { echo "{ \"parent\": \"$slice\", \"logs\": \"/run/logs\"${1:+, $1} }"; }
 pod() { k pod "$1" "$2" "$(about)" >/run/id-"$1" || { cat /run/id-"$1"; return 1; }; }
@@ -56,17 +57,20 @@ make() {
     k create "$(id "$pod")" "$pod" "$name" $image "$(about "$more")" "$@" >/run/id-"$name" || { cat /run/id-"$name"; return 1; }
     k start "$(id "$name")"
 }
+# systemctl says nothing where its root is not the first process's.
+export SYSTEMD_IGNORE_CHROOT=1
 unit() { systemctl show -p "$2" "$1" 2>&1; }
 scope() { unit "cri-containerd-$(id "$1").scope" "$2"; }
+cgroup_of() { unit "cri-containerd-$(id "$1").scope" ControlGroup | cut -d= -f2; }
 # The scopes that are there.
 scopes() { systemctl list-units --all --plain --no-legend "$1" | cut -d' ' -f1; }
 # Where systemd is, processes are those of the whole machine.
 look() {
-    cut -d' ' -f5 /proc/self/mountinfo | grep -E 'containerd|containers|/netns/' | sed 's/^/mount /'
-    ps -eo comm | grep -E '^(containerd|conmon|runc|jug-oci|podman|sleep|catatonit)' | sed 's/^/process /'
-    scopes 'cri-containerd-*' | sed 's/^/unit /'
-    scopes 'libpod-*' | sed 's/^/unit /'
-    find /run/runc /run/jug-oci /run/containerd/runc/* /run/containerd/jug/* -mindepth 1 2>/dev/null | sed 's/^/state /'
+    cut -d' ' -f5 /proc/self/mountinfo | grep -E 'containerd|containers|/netns/' | sed 's/^/mount /' || true
+    ps -eo comm | grep -E '^(containerd|conmon|runc|jug-oci|podman|sleep|catatonit)' | sed 's/^/process /' || true
+    scopes 'cri-containerd-*' | sed 's/^/unit /' || true
+    scopes 'libpod-*' | sed 's/^/unit /' || true
+    find /run/runc /run/jug-oci /run/containerd/runc/* /run/containerd/jug/* -mindepth 1 2>/dev/null | sed 's/^/state /' || true
     return 0
 }
 
@@ -81,14 +85,13 @@ for handler in given own; do
     it "$handler: a pod" '^exit 0$' pod p-$handler $handler
     it "$handler: a container" '^exit 0$' make $handler p-$handler '"memory": 67108864, "quota": 50000, "period": 100000,
         "hugepages": { "2MB": 4194304 }' sh -c "$patient"
-    it "$handler: its unit" '^ActiveState=active'$'\n''exit 0$' scope $handler ActiveState
     it "$handler: its slice" "^Slice=$slice"$'\n''exit 0$' scope $handler Slice
     it "$handler: memory" '^MemoryMax=67108864'$'\n''exit 0$' scope $handler MemoryMax
+    it "$handler: huge pages" '^4194304'$'\n''exit 0$' cat "/sys/fs/cgroup/$(cgroup_of $handler)/hugetlb.2MB.max"
     it "$handler: CPU" '^CPUQuotaPerSecUSec=500ms'$'\n''exit 0$' scope $handler CPUQuotaPerSecUSec
     it "$handler: exec" '^exit 0$' k exec "$PATIENCE" "$(id $handler)" true
     it "$handler: update" '^exit 0$' k update "$(id $handler)" 60000 33554432
     it "$handler: memory, updated" '^MemoryMax=33554432'$'\n''exit 0$' scope $handler MemoryMax
-    it "$handler: stats" '^CPU True memory True'$'\n''exit 0$' k stats "$(id $handler)"
     it "$handler: stop" '^exit 0$' k stop-pod "$(id p-$handler)"
     it "$handler: rm" '^exit 0$' k rm-pod "$(id p-$handler)"
     it "$handler: no unit is left" '^exit 0$' scopes "cri-containerd-$(id $handler)*"
@@ -97,7 +100,6 @@ done
 # shellcheck disable=SC2086  # flags
 counting() { c run -d $with $image "$1" sh -c 'i=0; while :; do i=$((i + 1)); echo $i >/count; sleep 0.2; done'; }
 count() { c task exec --exec-id "e$RANDOM" "$1" cat /count; }
-it 'checkpoint: import' 'exit 0$' c image import $out/box.oci
 it 'checkpoint: one that counts' '^exit 0$' counting n
 it 'checkpoint: it counts' '^exit 0$' eventually count n
 it 'checkpoint: make' 'exit 0$' c container checkpoint --rw --image --task n localhost/jug/point:1
@@ -133,14 +135,11 @@ it 'podman: a container' 'exit 0$' p run -d --name a --cgroup-parent "$slice" -m
 libpod() { unit "libpod-$(p inspect --format '{{.Id}}' a).scope" "$1"; }
 it 'podman: its slice' "^Slice=$slice"$'\n''exit 0$' libpod Slice
 it 'podman: memory' '^MemoryMax=67108864'$'\n''exit 0$' libpod MemoryMax
-it 'podman: exec' '^exit 0$' p exec a true
 it 'podman: update' 'exit 0$' p update -m 32m a
 it 'podman: memory, updated' '^MemoryMax=33554432'$'\n''exit 0$' libpod MemoryMax
 it 'podman: stop' '^a'$'\n''exit 0$' p stop -t 5 a
 it 'podman: rm' '^a'$'\n''exit 0$' p rm a
 echo 'jug:100000:65536' | tee /etc/subuid >/etc/subgid
-loginctl enable-linger jug
-it 'a user: its session' '^exit 0$' eventually test -S /run/user/1000/bus
 it 'a user: load' 'Loaded image.*exit 0' u load -i $out/box.oci
 it 'a user: a limit on memory' '^67108864'$'\n''exit 0$' u run --rm -m 64m $image cat /sys/fs/cgroup/memory.max
 it 'a user: a container' 'exit 0$' u run -d --name a -m 64m $image sh -c "$patient"
@@ -150,5 +149,4 @@ it 'a user: unpause' 'exit 0$' u unpause a
 it 'a user: stop' '^a'$'\n''exit 0$' u stop -t 5 a
 it 'a user: rm' '^a'$'\n''exit 0$' u rm a
 it 'a user: leaves' '^exit 0$' u system migrate
-loginctl disable-linger jug
 it 'nothing is left' '^exit 0$' left
