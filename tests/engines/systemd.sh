@@ -35,6 +35,8 @@ state = "/run/containerd"
 [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "/run/cni"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+    default_runtime_name = "given"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.given]
     runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.given.options]
@@ -77,7 +79,7 @@ look() {
 before
 containerd --config $config 2>/run/containerd-test/log &
 daemon=$!
-eventually k version || { cat /run/containerd-test/log; exit 1; }
+eventually k version || { tail /run/containerd-test/log; exit 1; }
 for name in box pause; do
     it "import $name" 'exit 0$' timeout "$PATIENCE" ctr -a $socket -n k8s.io image import $out/$name.oci
 done
