@@ -2,6 +2,8 @@
 . /run/engines/kit.sh
 
 containers_storage
+# Its own defaults are above what a machine may set that lacks CAP_SYS_RESOURCE.
+printf '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n' >/etc/containers/containers.conf
 b() { timeout --foreground -k 5 "$PATIENCE" buildah "$@"; }
 run() { b run --isolation oci --runtime "$RUNTIME" --network none "$@"; }
 typed() { terminal "buildah run --isolation oci --runtime $RUNTIME --network none $1"; }

@@ -32,6 +32,7 @@ state = "/run/containerd"
     address = "$socket.ttrpc"
 [plugins."io.containerd.grpc.v1.cri"]
     sandbox_image = "localhost/jug/pause:1"
+    disable_hugetlb_controller = false
 [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "/run/cni"
