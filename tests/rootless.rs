@@ -267,7 +267,8 @@ fn without_a_cgroup_there_is_nothing_to_update_and_little_to_tell() {
     assert_eq!(call.wait().ok().stdout, "");
 }
 
-/// A caller that is root in a user namespace already, as Podman is without privilege: the container has none of its own.
+/// A caller that is root in a user namespace already, as Podman is without privilege: the container has none of its
+/// own.
 fn in_the_callers_namespace() -> Bundle {
     let b = Bundle::rootless();
     b.remove_namespace("user").edit(|spec| {
