@@ -1,4 +1,5 @@
-//! The man pages are what clap makes of the commands: `JUG_BLESS=1 cargo test --test man` writes them anew.
+//! The man pages are what clap makes of the commands, and the shim's is made of what it says itself:
+//! `JUG_BLESS=1 cargo test --all-features --test man` writes them anew.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +39,32 @@ fn pages() -> BTreeMap<String, String> {
         &mut pages,
     );
     render(jug::cli::engine::Cli::command(), "1", &mut pages);
+    pages.insert("containerd-shim-jug-v2.8".to_owned(), shim(jug::shim::flags::HELP));
     pages
+}
+
+/// The shim takes flags in Go's way, which clap does not know: its page is made from what `-help` says. Sections are
+/// lines that end with a colon; below them lines of a term, two spaces and what it means.
+fn shim(help: &str) -> String {
+    let roff = |text: &str| text.replace('-', "\\-").replace('\'', "\\(aq");
+    let name = "containerd-shim-jug-v2";
+    let mut page = format!(".TH {name} 8 \"\" jug \"The jug manual\"\n");
+    let mut text = String::new();
+    for (number, line) in help.lines().enumerate() {
+        let line = roff(line);
+        match (line.trim_start().split_once("  "), line.strip_suffix(':')) {
+            _ if number == 0 => text += &format!(".SH NAME\n{} \\- {line}\n", roff(name)),
+            (_, Some(section)) => text += &format!(".SH {}\n", section.to_uppercase()),
+            (Some((term, means)), _) => text += &format!(".TP\n\\fB{term}\\fR\n{}\n", means.trim()),
+            _ => match line.strip_prefix("usage: ") {
+                Some(usage) => text += &format!(".SH SYNOPSIS\n\\fB{usage}\\fR\n.SH DESCRIPTION\n"),
+                None if line.is_empty() => {}
+                None => text += &format!("{line}\n"),
+            },
+        }
+    }
+    page += &text;
+    page + ".SH SEE ALSO\n\\fBjug\\-oci\\fR(8)\n"
 }
 
 #[test]

@@ -266,3 +266,53 @@ fn without_a_cgroup_there_is_nothing_to_update_and_little_to_tell() {
     c.stop();
     assert_eq!(call.wait().ok().stdout, "");
 }
+
+/// A caller that is root in a user namespace already, as Podman is without privilege: the container has none of its
+/// own.
+fn in_the_callers_namespace() -> Bundle {
+    let b = Bundle::rootless();
+    b.remove_namespace("user").edit(|spec| {
+        let linux = spec["linux"].as_object_mut().expect("linux");
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        linux.remove("cgroupsPath");
+    });
+    b
+}
+
+#[test]
+fn root_in_a_user_namespace_has_devices_and_the_callers_cgroup() {
+    needs!(Feature::UserNamespace);
+    let b = in_the_callers_namespace();
+    b.remove_namespace("cgroup");
+    b.add_mount(json!({ "destination": "/mnt", "type": "cgroup", "source": "cgroup", "options": ["ro"] }));
+    b.set_args(&["/bin/sh", "-c", "echo gone >/dev/null && ls /mnt/cgroup.procs"]);
+    let run = b.verb("run", &[]).through(&["unshare", "--user", "--map-root-user", "--mount"]);
+    let out = run.output();
+    // Of v1 runc shows a tree of hierarchies.
+    if !is_runc() || cgroup2_mount() == std::path::Path::new("/sys/fs/cgroup") {
+        assert_eq!(out.ok().stdout, "/mnt/cgroup.procs\n");
+    }
+}
+
+#[test]
+fn root_in_a_user_namespace_joins_what_others_made_in_it() {
+    needs!(Feature::UserNamespace);
+    let b = in_the_callers_namespace();
+    let link = b.path("xdg/ipc");
+    b.edit(|spec| {
+        let list = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        list.retain(|namespace| namespace["type"] != "ipc");
+        list.push(json!({ "type": "ipc", "path": link }));
+    });
+    b.set_args(&["/bin/sh", "-c", "ls -l /proc/self/ns/ipc"]);
+    let script = "unshare --ipc sleep 60 & holder=$!
+        own=$(readlink /proc/self/ns/ipc)
+        while there=$(readlink /proc/$holder/ns/ipc) && [ \"$there\" = \"$own\" ]; do sleep 0.1; done
+        ln -s /proc/$holder/ns/ipc \"$0\"; echo \"$there\"
+        \"$@\"; ended=$?; kill $holder; exit $ended";
+    let wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, &link];
+    let out = b.verb("run", &[]).through(&wrapper).output().ok().stdout;
+    let [there, inside] = out.lines().collect::<Vec<_>>()[..] else { panic!("{out}") };
+    assert!(there.starts_with("ipc:[") && inside.ends_with(there), "{out}");
+}

@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -550,6 +550,44 @@ fn what_cannot_be_made_leaves_nothing() {
     shim.end();
 }
 
+/// containerd gives a container in a user namespace the image's layers, and the maps as options.
+#[test]
+fn layers_are_seen_through_the_maps_of_a_user_namespace() {
+    let b = Bundle::new();
+    let layer = PathBuf::from(b.path("layer"));
+    let [upper, work] = ["upper", "work"].map(|name| PathBuf::from(b.path(name)));
+    fs::rename(b.rootfs(), &layer).expect("rename");
+    for dir in [&b.rootfs(), &upper, &work] {
+        fs::create_dir(dir).expect("mkdir");
+    }
+    let mut mount = Message::default();
+    mount.text(1, "overlay").text(2, "overlay");
+    let data = [("lowerdir", &layer), ("upperdir", &upper), ("workdir", &work)];
+    for (key, dir) in data {
+        mount.text(4, format!("{key}={}", dir.display()).as_bytes());
+    }
+    mount.text(4, "uidmap=0:100000:65536").text(4, "gidmap=0:200000:65536");
+    let mut shim = Shim::start(&b);
+    let mut create = shim.create_request();
+    create.message(3, &mount);
+    match shim.ask("Create", &create) {
+        Err((_, said)) if in_guest() && said.contains("EINVAL") => {
+            return say_skip("SKIP", "the guest's tmpfs and hostfs (6.1) cannot be idmapped");
+        }
+        answer => answer.expect("Create"),
+    };
+    let owner = |path: &Path| {
+        let found = fs::symlink_metadata(path).expect("stat");
+        (found.uid(), found.gid())
+    };
+    assert_eq!(owner(&b.rootfs().join("bin")), (100_000, 200_000));
+    assert_eq!(owner(&layer.join("bin")), (0, 0), "the image's own is untouched");
+    assert!(!b.dir().join("layers").exists(), "what is needed for the mount only goes with it");
+    shim.delete();
+    assert!(!b.rootfs().join("bin").exists(), "it is unmounted");
+    shim.end();
+}
+
 #[test]
 fn a_pod_has_one_shim() {
     let (b, second) = (Bundle::new(), Bundle::new());
@@ -622,6 +660,9 @@ fn a_shim_says_what_it_is() {
     let (good, out, said) = program(&b, &b.id(), &["-info"], options(&b).bytes());
     assert!(good, "{said}");
     assert_eq!(field(&out, 1), b"io.containerd.jug.v2");
+    // containerd 2.x reads it by this name, and refuses a pod in a user namespace without.
+    let kind = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
+    assert_eq!(field(&field(&out, 4), 1), kind.as_bytes());
     let features: Value = serde_json::from_slice(&field(&field(&out, 4), 2)).expect("features");
     assert!(features["linux"]["namespaces"].is_array());
     // Old and new words on stdin; anything else is refused, and leaves nothing.

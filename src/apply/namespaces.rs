@@ -1,8 +1,9 @@
 //! Namespaces: one clone into all of them.
 //!
 //! What is joined by path is joined by the parent just before the clone, so that the child is born in it, and left
-//! again right after. A user namespace cannot be left again: only there a short-lived process goes in and clones, with
-//! the runtime as the child's parent (CLONE_PARENT). A cgroup namespace is joined by the child, once it is in its
+//! again right after. A user namespace cannot be left again, nor may a caller without the host's power go back to the
+//! host's namespaces: only there a short-lived process goes in and clones, with the runtime as the child's parent
+//! (CLONE_PARENT). A cgroup namespace is joined by the child, once it is in its
 //! cgroup: from inside, the kernel lets nobody be born outside of what the namespace shows.
 
 use std::convert::Infallible;
@@ -45,8 +46,11 @@ impl Joined {
         self.0.iter().find(|(kind, _)| *kind == Kind::User).map(|(_, fd)| fd)
     }
 
-    fn others(&self) -> impl Iterator<Item = &(Kind, OwnedFd)> {
-        self.0.iter().filter(|(kind, _)| *kind != Kind::User && *kind != Kind::Mount)
+    /// What is joined before the clone.
+    fn before(&self, namespaces: &Namespaces) -> impl Iterator<Item = &(Kind, OwnedFd)> {
+        let later = joins_cgroup_later(namespaces);
+        let by_the_child = move |kind| kind == Kind::Mount || kind == Kind::Cgroup && later;
+        self.0.iter().filter(move |(kind, _)| *kind != Kind::User && !by_the_child(*kind))
     }
 
     /// For the child itself. The mount namespace is joined last: with it paths change their meaning.
@@ -73,17 +77,18 @@ pub fn clone(
     cgroup: Option<&OwnedFd>,
     rootless: bool,
 ) -> Result<Side> {
-    if let Some(userns) = joined.user() {
-        return clone_through_user_namespace(namespaces, joined, userns, cgroup);
+    let time = namespaces.makes(Kind::Time) && (joined.user().is_some() || !rootless);
+    let leaves = time || joined.before(namespaces).next().is_some();
+    if joined.user().is_some() || leaves && crate::host::is_rootless() {
+        return clone_through_another(namespaces, joined, cgroup, time);
     }
     let mut home = Vec::new();
-    let later = joins_cgroup_later(namespaces);
-    for (kind, fd) in joined.others().filter(|(kind, _)| *kind != Kind::Cgroup || !later) {
+    for (kind, fd) in joined.before(namespaces) {
         home.push((*kind, own(*kind)?));
         setns(fd.as_fd(), kind.flag())
             .map_err(|e| e.context(format_args!("joining the {kind} namespace")))?;
     }
-    if namespaces.makes(Kind::Time) && !rootless {
+    if time {
         home.push((Kind::Time, own(Kind::Time)?));
         make_time_namespace(namespaces)?;
     }
@@ -138,22 +143,22 @@ pub fn make_time_namespace(namespaces: &Namespaces) -> Result<()> {
     Proc::open()?.write(Path::new("self/timens_offsets"), &lines).map_err(|e| e.context("/linux/timeOffsets"))
 }
 
-fn clone_through_user_namespace(
+fn clone_through_another(
     namespaces: &Namespaces,
     joined: &Joined,
-    userns: &OwnedFd,
     cgroup: Option<&OwnedFd>,
+    time: bool,
 ) -> Result<Side> {
     let (ours, theirs) = socket::pair()?;
     let Side::Parent(messenger) = clone3(0, None)? else {
         drop(ours);
         let born = || -> Result<Side> {
-            setns(userns.as_fd(), Kind::User.flag()).map_err(|e| e.context("joining the user namespace"))?;
-            for (kind, fd) in joined.others() {
+            joined.enter(Kind::User)?;
+            for (kind, fd) in joined.before(namespaces) {
                 setns(fd.as_fd(), kind.flag())
                     .map_err(|e| e.context(format_args!("joining the {kind} namespace")))?;
             }
-            if namespaces.makes(Kind::Time) {
+            if time {
                 make_time_namespace(namespaces)?;
             }
             clone3(clone_flags(namespaces) | CLONE_PARENT, cgroup.map(AsFd::as_fd))
@@ -179,7 +184,7 @@ fn clone_through_user_namespace(
             pidfd,
         })),
         (bytes, _) if bytes.len() > 5 => Err(Error::decode(&bytes[5..])),
-        _ => Err(Error::new("the process that joined the user namespace died")),
+        _ => Err(Error::new("the process that joined the namespaces died")),
     }
 }
 

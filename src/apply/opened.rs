@@ -57,12 +57,24 @@ pub fn cgroup_comes_later(plan: &Plan) -> bool {
     plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.unit.is_some()) && shows_cgroup(plan)
 }
 
-/// The container's cgroup, which exists now, if it is to be seen inside.
+/// The container's cgroup, which exists now, if it is to be seen inside. One that could not be made and is not needed
+/// is that of its maker, where the container stays.
 pub fn cgroup(plan: &Plan) -> Result<Option<OwnedFd>> {
     let Some(cgroup) = plan.cgroup.as_ref().filter(|_| shows_cgroup(plan)) else { return Ok(None) };
-    let tree = mount::open_tree(crate::sys::cwd(), &cgroup.mount.join(&cgroup.path), false, false)?;
+    let open = |path: &Path| mount::open_tree(crate::sys::cwd(), &cgroup.mount.join(path), false, false);
+    let tree = match open(&cgroup.path) {
+        Err(e) if cgroup.optional && e.errno() == libc::ENOENT => open(&own_cgroup()?)?,
+        other => other?,
+    };
     isolate(&tree, plan)?;
     Ok(Some(tree))
+}
+
+/// Below the mount of cgroup v2.
+fn own_cgroup() -> Result<PathBuf> {
+    let text = crate::host::read("/proc/self/cgroup")?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    Ok(crate::plan::lexical(Path::new(own)))
 }
 
 /// Takes the copies. `idmap` turns the maps of an idmapped mount into a user namespace. `born`: the child takes them
@@ -89,11 +101,7 @@ pub fn trees(plan: &Plan, born: bool) -> Result<Trees> {
         }
         sources.push(Some(tree));
     }
-    let in_userns = plan.namespaces.has(Ns::User);
-    let mut nodes = Vec::new();
-    if in_userns {
-        nodes = device_nodes(plan)?;
-    }
+    let nodes = if plan.bind_devices { device_nodes(plan)? } else { Vec::new() };
     let null = if plan.masked.is_empty() { None } else { Some(node(Path::new("/dev/null"))?) };
     let cgroup = if born || !cgroup_comes_later(plan) { cgroup(plan)? } else { None };
     Ok(Trees { root, sources, null, nodes, cgroup })

@@ -181,7 +181,7 @@ pub fn bound(plan: &Plan) -> Vec<(PathBuf, PathBuf)> {
             _ => {}
         }
     }
-    if plan.namespaces.has(Kind::User) {
+    if plan.bind_devices {
         let default = devices::DEFAULT.iter().filter(|_| plan.setup_dev);
         let names = default.map(|(name, ..)| Path::new("dev").join(name));
         let more = plan.devices.iter().map(|device| device.path.clone());

@@ -58,6 +58,9 @@ pub struct Plan {
     pub mounts: Vec<MountPlan>,
     /// Make the default devices and links in /dev (not when /dev is a bind mount of the caller's).
     pub setup_dev: bool,
+    /// Devices are the host's own nodes, bound: in a user namespace, the container's or its maker's, mknod(2) is not
+    /// allowed.
+    pub bind_devices: bool,
     pub devices: Vec<Device>,
     pub masked: Vec<PathBuf>,
     pub readonly: Vec<PathBuf>,
@@ -126,6 +129,7 @@ impl Plan {
         Ok(Self {
             id: id.to_owned(),
             bundle: bundle.dir.clone(),
+            bind_devices: namespaces.has(namespaces::Kind::User) || host.rootless,
             setup_dev: !mounts.iter().any(|m| m.is_bind() && m.destination == Path::new("dev")),
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default())?,
             masked: below_root(linux.masked_paths(), "/linux/maskedPaths", &namespaces)?,

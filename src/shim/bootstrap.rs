@@ -231,7 +231,7 @@ pub fn info() -> Result<()> {
     {
         let mut message = Message::default();
         message
-            .text(1, "github.com/opencontainers/runtime-spec/specs-go/features/Features")
+            .text(1, "types.containerd.io/opencontainers/runtime-spec/1/features/Features")
             .text(2, &features);
         info.message(4, &message);
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::flags::Flags;
 use super::message::Timestamp;
 use super::options::Options;
-use super::{rootfs, runtime};
+use super::{layers, rootfs, runtime};
 use crate::error::{Error, Result};
 use crate::protobuf::Message;
 use crate::sys;
@@ -27,7 +27,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
     }
     let deleted = command.args(["delete", "--force", &flags.id]).output();
     // Whatever the runtime says, the rest is done first.
-    let unmounted = rootfs::unmount(&bundle.join("rootfs"));
+    let unmounted = rootfs::unmount(&bundle.join("rootfs")).and(layers::clear(&bundle));
     remove_dead_socket(&bundle);
     let deleted = deleted.map_err(|e| Error::new(format!("running the runtime: {e}")))?;
     if !deleted.status.success() {

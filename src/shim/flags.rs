@@ -6,11 +6,18 @@ use std::ffi::OsString;
 use super::message::check_name;
 use crate::error::{Error, Result};
 
+/// What `-help` says; tests/man.rs makes the manual page of it.
 pub const HELP: &str = "\
-containerd's shim for jug-oci. containerd runs it; people need no more than -v.
+containerd's shim for jug-oci
 
 usage: containerd-shim-jug-v2 [flags] [start|delete]
 
+containerd runs it; people need no more than -v. start prints where the shim listens; containers of
+one pod share one shim. delete cleans up after a shim that was killed. With neither it serves on the
+socket that is its descriptor 3. The runtime is jug-oci beside this program or on PATH, or BinaryName
+in the runtime's options.
+
+flags:
   -namespace NAME         the namespace that owns the shim
   -id ID                  the container, or the task
   -address PATH           containerd's gRPC socket
@@ -19,11 +26,17 @@ usage: containerd-shim-jug-v2 [flags] [start|delete]
   -debug                  accepted
   -info                   describes the shim: options as protobuf on stdin, the answer as protobuf on stdout
   -v, -version            the version
+  -h, -help               this text
 
-start prints where the shim listens; containers of one pod share one shim. delete cleans up after a
-shim that was killed. With neither it serves on the socket that is its descriptor 3.
+environment:
+  TTRPC_ADDRESS           containerd's socket for events
+  PATH                    where jug-oci is looked for when it is not beside this program
 
-The runtime is jug-oci beside this program or on PATH, or BinaryName in the runtime's options.
+files:
+  /run/containerd/s                  sockets of shims, unless containerd names another directory
+  /run/containerd/jug/NAMESPACE      the state of containers, or below Root in the runtime's options
+  BUNDLE/log.json                    what jug-oci said last
+  BUNDLE/shim-options                the options that a later delete needs
 ";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

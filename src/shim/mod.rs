@@ -10,6 +10,7 @@ pub mod end;
 pub mod event;
 pub mod flags;
 pub mod job;
+mod layers;
 pub mod message;
 pub mod metrics;
 pub mod options;

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::layers::{self, Layers, Maps};
 use super::message::Mount;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -58,16 +59,52 @@ fn mount_one(mount: &Mount, rootfs: &Path) -> Result<()> {
         }
     };
     let target = below.as_ref().map_or(rootfs.to_owned(), own_name);
-    let (flags, data) = parse(&mount.options)?;
-    let (data, _open) = shortened(data)?;
-    let kind = if flags & libc::MS_BIND != 0 { "" } else { &mount.kind };
-    sys::mount::mount(&mount.source, &target, kind, flags, &data)?;
+    let (flags, mut data, maps) = parse(&mount.options)?;
+    let bind = flags & libc::MS_BIND != 0;
+    if !maps.is_empty() && !bind && mount.kind != "overlay" {
+        return Err(Error::new(format!("a snapshot of kind {:?} with id maps is not supported", mount.kind))
+            .next("set the snapshotter's slow_chown, so that containerd changes the owners itself"));
+    }
+    let userns = if maps.is_empty() { None } else { Some(maps.namespace()?) };
+    let bundle = rootfs.parent().unwrap_or(rootfs);
+    let (mut _layers, mut _open) = (None, Vec::new());
+    if let Some(userns) = userns.as_ref().filter(|_| !bind) {
+        (data, _layers) = with_mapped_layers(&data, bundle, userns)?;
+    }
+    (data, _open) = shortened(data)?;
+    match userns.filter(|_| bind) {
+        Some(userns) => {
+            let tree = layers::mapped(Path::new(&mount.source), flags & libc::MS_REC != 0, &userns)?;
+            sys::mount::attach_at(tree.as_fd(), &target)?;
+        }
+        None => {
+            let kind = if bind { "" } else { &mount.kind };
+            sys::mount::mount(&mount.source, &target, kind, flags, &data)?;
+        }
+    }
     // A bind takes its flags only when it is mounted again (mount(2), "Remounting").
     let more = flags & !(libc::MS_BIND | libc::MS_REC);
-    if flags & libc::MS_BIND != 0 && more != 0 {
+    if bind && more != 0 {
         sys::mount::mount("", &target, "", more | libc::MS_BIND | libc::MS_REMOUNT, "")?;
     }
     Ok(())
+}
+
+/// The overlay's data with its lower layers mapped; they go with what is returned.
+fn with_mapped_layers(data: &str, bundle: &Path, userns: &OwnedFd) -> Result<(String, Option<Layers>)> {
+    let mut layers = None;
+    let mut parts = Vec::new();
+    for part in data.split(',') {
+        let Some(lower) = part.strip_prefix("lowerdir=") else {
+            parts.push(part.to_owned());
+            continue;
+        };
+        let mounted = Layers::mount(bundle, &lower.split(':').collect::<Vec<_>>(), userns)?;
+        let paths: Vec<_> = mounted.paths.iter().map(|path| path.display().to_string()).collect();
+        parts.push(format!("lowerdir={}", paths.join(":")));
+        layers = Some(mounted);
+    }
+    Ok((parts.join(","), layers))
 }
 
 /// A path of this process's to what it has open.
@@ -75,9 +112,9 @@ fn own_name(file: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// Options to flags and data.
-fn parse(options: &[String]) -> Result<(u64, String)> {
-    let (mut flags, mut data) = (0, Vec::new());
+/// Options to flags, data and the maps of a user namespace.
+fn parse(options: &[String]) -> Result<(u64, String, Maps)> {
+    let (mut flags, mut data, mut maps) = (0, Vec::new(), Maps::default());
     for option in options {
         match FLAGS.iter().find(|(name, ..)| name == option) {
             Some((_, bit, false)) => flags |= bit,
@@ -85,16 +122,13 @@ fn parse(options: &[String]) -> Result<(u64, String)> {
             None if option == "loop" => {
                 return Err(Error::new("a snapshot on a loop device is not supported"));
             }
-            None if option.starts_with("uidmap=") || option.starts_with("gidmap=") => {
-                return Err(Error::new("a snapshot with id-mapped layers is not supported")
-                    .next("set the snapshotter's slow_chown, so that containerd changes the owners itself"));
-            }
+            None if maps.take(option)? => {}
             // For containerd itself, not for the kernel.
             None if option.starts_with("X-containerd.") || option == "defaults" => {}
             None => data.push(option.as_str()),
         }
     }
-    Ok((flags, data.join(",")))
+    Ok((flags, data.join(","), maps))
 }
 
 /// Many layers have more names than mount(2) takes: then each goes by the number of its open directory.
@@ -142,10 +176,11 @@ mod tests {
     #[test]
     fn options_become_flags_and_data() {
         let options = ["rw", "rbind", "ro", "index=off", "lowerdir=/a:/b"].map(str::to_owned);
-        let (flags, data) = parse(&options).unwrap();
+        let (flags, data, maps) = parse(&options).unwrap();
         assert_eq!(flags, libc::MS_BIND | libc::MS_REC | libc::MS_RDONLY);
         assert_eq!(data, "index=off,lowerdir=/a:/b");
-        assert!(parse(&["uidmap=0:1:1".to_owned()]).is_err());
+        assert!(maps.is_empty() && !parse(&["uidmap=0:1:1".to_owned()]).unwrap().2.is_empty());
+        assert!(parse(&["loop".to_owned()]).is_err());
     }
 
     #[test]

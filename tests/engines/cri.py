@@ -9,6 +9,8 @@ import sys
 
 import grpc
 
+import stream
+
 RUNNING = {0: "created", 1: "running", 2: "exited", 3: "unknown"}
 NAMESPACE = {"pod": 0, "container": 1, "node": 2, "target": 3}
 
@@ -86,11 +88,7 @@ class Client:
 
 
 def sandbox(name, about):
-    options = [(1, NAMESPACE[about.get("network", "node")]), (2, NAMESPACE[about.get("pid", "container")])]
-    if "userns" in about:
-        ids = [(1, about["userns"]), (2, 0), (3, 65536)]
-        options.append((5, [(1, 0), (2, ids), (3, ids)]))
-    linux = [(1, about["parent"]), (2, [(1, options)])]
+    linux = [(1, about["parent"]), (2, [(1, namespaces(about))])]
     return [(1, [(1, name), (2, name), (3, "default"), (4, 0)]), (2, about.get("hostname", "")),
             (3, about["logs"]), (8, linux)]
 
@@ -103,16 +101,27 @@ def namespaces(about):
     return options
 
 
+def security(about):
+    config = [(1, [(2, name) for name in about["drop"]])] if "drop" in about else []
+    if "user" in about:
+        config += [(5, [(1, about["user"])]), (12, [(1, about["user"])])]
+    config += [(7, about.get("readonly", False)), (11, about.get("no_new_privs", False))]
+    # Of a kind: the runtime's default is 0, none is 1.
+    return config + [(15, [(1, about.get("seccomp", 1))])]
+
+
 def container(name, image, command, about):
     resources = [(1, about.get("period", 0)), (2, about.get("quota", 0)), (3, about.get("shares", 0)),
-                 (4, about.get("memory", 0))]
+                 (4, about.get("memory", 0)), (5, about.get("oom", 0)), (6, about.get("cpus", ""))]
     resources += [(8, [(1, size), (2, limit)]) for size, limit in about.get("hugepages", {}).items()]
-    linux = [(1, resources), (2, [(3, namespaces(about))])]
+    resources += pairs(9, about.get("unified", {}))
+    linux = [(1, resources), (2, [(3, namespaces(about))] + security(about))]
     config = [(1, [(1, name), (2, 0)]), (2, [(1, image)])]
     config += [(3, word) for word in command]
     config += pairs(6, about.get("env", {}))
     config += [(7, [(1, inside), (2, outside)]) for outside, inside in about.get("mounts", {}).items()]
-    return config + [(11, name + ".log"), (14, about.get("tty", False)), (15, linux)]
+    return config + [(11, name + ".log"), (12, about.get("stdin", False)),
+                     (13, about.get("stdin_once", False)), (14, about.get("tty", False)), (15, linux)]
 
 
 def main(socket, verb, *args):
@@ -147,6 +156,18 @@ def main(socket, verb, *args):
         sys.stderr.write((first(answer, 2) or b"").decode())
         code = first(answer, 3)
         sys.exit(code)
+    elif verb == "stream":
+        name, about, *command = args
+        about = json.loads(about)
+        streams = [("stdin", False), ("stdout", True), ("stderr", not about.get("tty"))]
+        stdin, stdout, stderr = [about.get(name, default) for name, default in streams]
+        if command:
+            message = [(1, name)] + [(2, word) for word in command]
+            message += [(3, about.get("tty", False)), (4, stdin), (5, stdout), (6, stderr)]
+            answer = ask("Exec", message)
+        else:
+            answer = ask("Attach", [(1, name), (2, stdin), (3, about.get("tty", False)), (4, stdout), (5, stderr)])
+        sys.exit(stream.talk(first(answer, 1).decode(), about))
     elif verb == "update":
         ask("UpdateContainerResources", [(1, args[0]), (2, [(2, int(args[1])), (4, int(args[2]))])])
     elif verb == "stats":

@@ -8,8 +8,21 @@ config=/run/containerd-test/config.toml
 mkdir /run/containerd-test /run/logs
 # A network namespace of its own, so that pods may have a network and the machine keeps its own.
 ip link set lo up
+# The tables of 1.x and of 2.x.
+if [[ $(containerd --version) =~ \ v?1\.[67] ]]; then
+    version=2 cri=io.containerd.grpc.v1.cri
+    pause="[plugins.\"$cri\"]
+    sandbox_image = \"localhost/jug/pause:1\""
+else
+    version=3 cri=io.containerd.cri.v1.runtime
+    pause="[plugins.\"io.containerd.cri.v1.images\".pinned_images]
+    sandbox = \"localhost/jug/pause:1\"
+[plugins.\"$cri\"]"
+fi
+huge=''
+if grep -qw hugetlb /sys/fs/cgroup/cgroup.controllers 2>/dev/null; then huge='disable_hugetlb_controller = false'; fi
 cat >$config <<CONF
-version = 2
+version = $version
 root = "/var/lib/containerd"
 state = "/run/containerd"
 disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs",
@@ -18,17 +31,17 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
     address = "$socket"
 [ttrpc]
     address = "$socket.ttrpc"
-[plugins."io.containerd.grpc.v1.cri"]
-    sandbox_image = "localhost/jug/pause:1"
+$pause
     # Those of this machine that containers may not have.
     restrict_oom_score_adj = true
     tolerate_missing_hugetlb_controller = true
-[plugins."io.containerd.grpc.v1.cri".cni]
+    $huge
+[plugins."$cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "/run/cni"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+[plugins."$cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.jug]
+[plugins."$cri".containerd.runtimes.jug]
     runtime_type = "io.containerd.jug.v2"
 CONF
 # Where containerd looks for a shim by its runtime's name; jug-oci lies beside it.
@@ -58,9 +71,16 @@ make() {
 }
 is() { [[ $(k status "$(id "$1")") = $2* ]]; }
 status() { k status "$(id "$1")"; }
+# stream NAME MORE [COMMAND...]: what a command says, or without one what the container itself says, and how it ends.
+stream() {
+    local name=$1 more=$2; shift 2
+    k stream "$(id "$name")" "{ $more }" "$@"
+}
 inside() { local name=$1; shift; k exec "$PATIENCE" "$(id "$name")" "$@"; }
 # The last field of a line of a container's log is what it wrote.
 said() { cut -d' ' -f2,4- <"/run/logs/$1"; }
+# More than fits a FIFO and a frame.
+much() { stream "$1" '' sh -c 'head -c 300000 /dev/zero | tr "\\0" x' | cut -d' ' -f2 | tr -d '\n' | wc -c; }
 shims() { ps -eo args | grep -cE "^[^ ]*containerd-shim-(runc|jug)-v2 .*-id $(id "$1")"; }
 cgroup_of() { echo "$GROUP/$(id "$1")"; }
 again() {
@@ -92,6 +112,13 @@ it 'a container: exec' '^hello'$'\n''exit 0$' inside a echo hello
 it 'a container: exec, exit code' 'exit 9$' inside a sh -c 'exit 9'
 it 'a container: exec, a command that is missing' 'executable file not found.*exit 1$' inside a nosuch
 it 'a container: exec, a time limit' 'DEADLINE_EXCEEDED.*exit 1$' k exec 1 "$(id a)" sleep 60
+it 'exec with streams' '^out one'$'\n''err two'$'\n''exit 7$' stream a '' sh -c 'echo one; echo two >&2; exit 7'
+it 'exec with streams: input' '^out got wool'$'\n''exit 5$' \
+    stream a '"stdin": true, "input": "wool\n"' sh -c 'read line; echo got $line; exit 5'
+it 'exec with streams: much of it' '^300000 ?'$'\n''exit 0$' much a
+it 'exec with streams: a command that is missing' 'executable file not found.*exit 1$' stream a '' nosuch
+it 'exec with streams: a terminal' '^out /dev/pts/[0-9]+'$'\n''out 31 117'$'\n''out wool'$'\n''out got wool'$'\n''exit 5$' \
+    stream a '"stdin": true, "tty": true, "size": [117, 31], "after": "117", "input": "wool\n"' sh -c "$ask"
 it 'a container: environment' '^b'$'\n''exit 0$' inside a sh -c 'echo $A'
 it 'a container: log' '^stdout begun'$'\n''exit 0$' said p/a.log
 it 'a container: memory' '^67108864'$'\n''exit 0$' limit "$(cgroup_of a)" memory.max memory/memory.limit_in_bytes
@@ -107,6 +134,37 @@ it 'one shim for the pod' '^1'$'\n''exit 0$' shims p
 it 'one with a terminal' '^exit 0$' make t p '"pid": "pod", "tty": true' sh -c 'tty; exit 4'
 it 'one with a terminal: its end' '^exit 0$' eventually is t 'exited 4'
 it 'one with a terminal: log' '^stdout /dev/pts/[0-9]+'$'\n''exit 0$' said p/t.log
+it 'attach: a container' '^exit 0$' make i p '"pid": "pod", "stdin": true' \
+    sh -c 'while read line; do echo got $line; done; exit 6'
+it 'attach' '^out got wool'$'\n''exit 0$' stream i '"stdin": true, "input": "wool\n", "leave": "wool"'
+it 'attach: again' '^out got yarn'$'\n''exit 0$' stream i '"stdin": true, "input": "yarn\n", "leave": "yarn"'
+it 'attach: it is still there' '^running 0.*exit 0$' status i
+it 'attach: log' '^stdout got wool'$'\n''stdout got yarn'$'\n''exit 0$' said p/i.log
+it 'attach: rm' '^exit 0$' k rm "$(id i)"
+it 'attach: input once' '^exit 0$' make o p '"pid": "pod", "stdin": true, "stdin_once": true' \
+    sh -c 'while read line; do echo got $line; done; exit 6'
+it 'attach: input once, a line' '^out got wool'$'\n''exit 0$' stream o '"stdin": true, "input": "wool\n", "leave": "wool"'
+it 'attach: input once, its end' '^exit 0$' eventually is o 'exited 6'
+it 'attach: on a terminal, a container' '^exit 0$' make w p '"pid": "pod", "stdin": true, "tty": true' \
+    sh -c 'read line; stty size; echo got $line; exit 5'
+it 'attach: on a terminal' '^out wool'$'\n''out 31 117'$'\n''out got wool'$'\n''exit 0$' \
+    stream w '"stdin": true, "tty": true, "size": [117, 31], "input": "wool\n"'
+it 'attach: on a terminal, its end' '^exit 0$' eventually is w 'exited 5'
+it 'limits' '^exit 0$' make l p "\"oom\": 500, \"cpus\": \"0\", \"shares\": 512, \"user\": 7, \"readonly\": true,
+    \"no_new_privs\": true, \"seccomp\": 0, \"drop\": [\"ALL\"]" sh -c "$patient"
+it 'limits: of the process' '^500'$'\n''0'$'\n''7 7'$'\n''0000000000000000'$'\n''1'$'\n''2'$'\n''exit 0$' inside l sh -c '
+    cat /proc/self/oom_score_adj; sed -n "s/^Cpus_allowed_list:.//p" /proc/self/status; echo $(id -u) $(id -g)
+    sed -nE "s/^(CapBnd|NoNewPrivs|Seccomp):.//p" /proc/self/status'
+it 'limits: a read-only root' 'Read-only file system.*exit [1-9]' inside l touch /x
+it 'limits: shares' '^(20|59|512)'$'\n''exit 0$' limit "$(cgroup_of l)" cpu.weight cpu/cpu.shares
+if [ "$huge" ]; then
+    it 'limits: huge pages' '^exit 0$' make h p '"hugepages": { "2MB": 4194304 }, "unified": { "memory.high": "50331648" }' \
+        sh -c "$patient"
+    it 'limits: huge pages, the limit' '^4194304'$'\n''exit 0$' cat "/sys/fs/cgroup/$(cgroup_of h)/hugetlb.2MB.max"
+    it 'limits: unified' '^50331648'$'\n''exit 0$' cat "/sys/fs/cgroup/$(cgroup_of h)/memory.high"
+else
+    say "huge pages and unified limits: no cgroup v2 here"
+fi
 it 'one that fails' 'no such file or directory.*exit 1$' make x p '"pid": "pod"' /no/such
 it 'out of memory' '^exit 0$' make m p '"memory": 20971520' sh -c 'sleep 1; exec tail -c 90m /dev/zero'
 it 'out of memory: status' '^exit 0$' eventually is m 'exited 137 OOMKilled'
@@ -124,7 +182,7 @@ it 'a pod with a network: a container' '^exit 0$' make na n '"network": "pod"' s
 it 'a pod with a network: its address' '^10\.88\.'.*'exit 0$' inside na sh -c 'ip -4 -o addr show dev eth0 | grep -oE "10\.88\."'
 it 'a pod with a network: its host name' '^lamb'$'\n''exit 0$' inside na hostname
 # Since 1.7; on a network of the pod's own, which belongs to the user namespace.
-if [[ $(containerd --version) =~ containerd\ 1\.6 ]]; then
+if [[ $(containerd --version) =~ \ v?1\.6 ]]; then
     say "user namespaces of pods: not in this version"
 else
     userns='"network": "pod", "userns": 100000'

@@ -141,6 +141,23 @@ it 'out of memory: rm' 'exit 0$' d rm mm
 it 'a limit on processes' '.*can.t fork.*exit [1-9]' run --rm --pids-limit 4 $image sh -c \
     'for i in 1 2 3 4 5 6; do sleep 5 & done'
 
+# What `compose` does of its own, without ports: a volume, services that share it and each other's namespaces, one that
+# is started again, all found by their label, stopped and removed in order.
+restarted() { [ "$(d inspect --format '{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}' again)" = '2 exited 9' ]; }
+project() { d ps -a --filter label=project=sheep --format '{{.Names}}' | sort; }
+it 'project: its volume' '^wool'$'\n''exit 0$' d volume create --label project=sheep wool
+it 'project: a service' 'exit 0$' lamb one --label project=sheep -v wool:/v
+it 'project: one that writes' 'exit 0$' run --rm --label project=sheep --volumes-from one $image sh -c 'echo yarn >/v/made'
+it 'project: what it wrote' '^yarn'$'\n''exit 0$' d exec one cat /v/made
+it 'project: one in its namespaces' 'exit 0$' lamb two --label project=sheep --pid container:one -v wool:/v:ro
+it 'project: it sees the other' '^2'$'\n''exit 0$' d exec two sh -c 'ps -o args | grep -c "^sh -c [e]cho out"'
+it 'project: one that fails' 'exit 0$' run -d --name again --label project=sheep --restart on-failure:2 $image sh -c 'exit 9'
+it 'project: is started again' '^exit 0$' eventually restarted
+it 'project: listed' '^again'$'\n''one'$'\n''two'$'\n''exit 0$' project
+it 'project: stop' '^two'$'\n''one'$'\n''exit 0$' d stop -t 5 two one
+it 'project: rm' 'exit 0$' d rm two one again
+it 'project: rm its volume' '^wool'$'\n''exit 0$' d volume rm wool
+
 # The daemon may go and come: with live-restore off it stops what runs.
 it 'nothing is listed' '^exit 0$' d ps -aq
 stop $daemon

@@ -10,6 +10,11 @@ out=/run/engines
 
 enter() {
     local lower=$1 outside=$2 script=$3 root=/run/jug-root dir
+    # A user's session has a mount of its own, which must be there before the others are copied.
+    if [ "$script" = systemd.sh ]; then
+        loginctl enable-linger jug
+        eventually test -S /run/user/1000/bus
+    fi
     mount --make-rprivate /
     mkdir -p "$outside/over"
     mount -t tmpfs -o mode=755 over "$outside/over"
@@ -22,6 +27,12 @@ enter() {
     for dir in run tmp var/tmp var/lib/containers var/lib/containerd var/lib/docker; do
         mkdir -p $dir
         mount -t tmpfs -o mode=755 tmpfs $dir
+    done
+    # What speaks with systemd has its sockets, of the system and of its users.
+    for dir in run/systemd run/dbus run/user; do
+        [ "$script" = systemd.sh ] && [ -d "/$dir" ] || continue
+        mkdir -p $dir
+        mount --rbind "/$dir" $dir
     done
     chmod 1777 tmp var/tmp
     mkdir -p dev/shm
@@ -39,13 +50,25 @@ enter() {
         bash "$out/$script"
 }
 
+# Where Podman and Buildah keep what they have, and the ids of root's user namespaces.
+containers_storage() {
+    mkdir -p /etc/containers
+    cat >/etc/containers/storage.conf <<CONF
+[storage]
+driver = "overlay"
+graphroot = "/var/lib/containers/storage"
+runroot = "/run/containers/storage"
+CONF
+    echo 'root:100000:65536' | tee /etc/subuid >/etc/subgid
+}
+
 say() { echo "engines: $*" >&2; }
 
-# What differs from runtime to runtime and from run to run, and says nothing: the runtime's name, ids, and the lines in
-# which jug says more than runc (docs/deviations.md, "Errors").
+# What differs from runtime to runtime and from run to run, and says nothing: the runtime's name, ids, times, words that
+# runc has since 1.2, and the lines in which jug says more than runc (docs/deviations.md, "Errors").
 plain() {
     sed -E -e 's/\r$//' -e "s#(/[^ \`\"]*/)?$(basename "$RUNTIME")#RUNTIME#g" -e 's/\b[0-9a-f]{64}\b/ID/g' \
-        -e 's/\btime="[^"]*" //' \
+        -e 's/\btime="[^"]*" //' -e 's/\belapsed: [0-9.]+ s\b.*/elapsed/' -e 's/error during container init: //' \
         -e '/^(why|next): /{s/^.*(: (unknown|OCI [^:]*)\.?)$/\1/;t;d}' |
         # What the engine puts behind such a line is the end of the message.
         sed -E -e ':a' -e 'N' -e '$!ba' -e 's/\n: /: /g'

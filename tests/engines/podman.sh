@@ -14,14 +14,7 @@ jug-oci = ["$out/jug-oci"]
 log_driver = "k8s-file"
 netns = "none"
 CONF
-cat >/etc/containers/storage.conf <<CONF
-[storage]
-driver = "overlay"
-graphroot = "/var/lib/containers/storage"
-runroot = "/run/containers/storage"
-CONF
-echo 'root:100000:65536' >/etc/subuid
-echo 'root:100000:65536' >/etc/subgid
+containers_storage
 
 p() { timeout --foreground -k 5 "$PATIENCE" podman --runtime "$RUNTIME" "$@"; }
 run() { p run --cgroup-parent "/$GROUP" "$@"; }
@@ -154,6 +147,29 @@ it 'user namespace: on a terminal' "$on_terminal" typed "exec -it u sh -c '$ask'
 it 'user namespace: a path that is missing' 'exit 127$' run --rm --uidmap 0:100000:65536 $image nosuch
 # Of its own cleaning and this one, Podman lets one fail at times (with every runtime).
 it 'user namespace: rm' '^exit 0$' eventually p rm -f -t 0 u
+
+# Containers that share what their pod's first one has.
+in_pod() {
+    local name=$1; shift
+    p run -d --pod q --name "$name" $image sh -c "$@"
+}
+it 'pod: its first container' 'Loaded image.*exit 0' p load -i $out/pause.oci
+it 'pod' 'exit 0$' p pod create --name q --hostname sheep --network none --share pid,ipc,uts \
+    --cgroup-parent "/$GROUP" --infra-image localhost/jug/pause:1
+it 'pod: a container' 'exit 0$' in_pod qa 'trap "exit 3" TERM; while :; do sleep 0.1; done'
+it 'pod: another' 'exit 0$' in_pod qb 'while :; do sleep 0.1; done'
+it 'pod: ps' '^q 3 Running'$'\n''exit 0$' p pod ps --format '{{.Name}} {{.NumberOfContainers}} {{.Status}}'
+it 'pod: one sees the other' '^1'$'\n''exit 0$' p exec qb sh -c 'ps -o args | grep -c "^sh -c [t]rap .exit 3"'
+it 'pod: its host name' '^sheep'$'\n''exit 0$' p exec qa hostname
+it 'pod: pause' 'exit 0$' p pod pause q
+it 'pod: unpause' 'exit 0$' p pod unpause q
+# (The first container's end is that of all.)
+it 'pod: stop' 'exit 0$' quiet p pod stop -t 20 q
+it 'pod: start again' 'exit 0$' p pod start q
+pod_id=$(p pod inspect --format '{{.ID}}' q)
+it 'pod: rm' '^exit 0$' eventually p pod rm -f -t 0 q
+# The pod's own cgroup is Podman's, which leaves it at times on cgroup v1 (with runc).
+{ cgroups | grep "/$pod_id" || true; } | sort -r | while read -r dir; do rmdir "$dir" || true; done
 
 it 'checkpoint: refused' 'exit 125$' p container checkpoint nosuch
 it 'a runtime flag' '^hello.*exit 0$' quiet p --runtime-flag debug run --cgroup-parent "/$GROUP" --rm $image echo hello
