@@ -46,7 +46,7 @@ fn the_config_becomes_the_process() {
     assert_eq!(out.stdout, "said\n");
     e.jug(&["create", "--name", "made", "box"]).ok();
     let labels = e.field("made", "{{json .Config.Labels}}");
-    assert_eq!(labels, r#"{"a":"b"}"#, "an image gives no orders to the runtime");
+    assert_eq!(labels, r#"{"a":"b","run.oci.handler":"wasm"}"#);
     assert_eq!(e.field("made", "{{.Config.StopSignal}}"), "INT");
     e.jug(&["rmi", "box"]).exits(1).says("is used by container");
     e.jug(&["rm", "made"]).ok();
@@ -93,4 +93,26 @@ fn no_mount_stands_on_the_host() {
     e.jug(&["rm", "-f", "mounted"]).ok();
     e.is_gone(&id);
     e.jug(&["run", "--rm", "no-such-image:1", "true"]).exits(125);
+}
+
+/// R21, CVE-2026-53488: what an image says of itself is data. A runtime and its hooks take annotations for orders.
+#[test]
+fn labels_of_an_image_are_no_orders() {
+    let orders =
+        ["run.oci.keep_original_groups=1", "org.systemd.property.MemoryMax=1", "org.criu.config=/etc/passwd"];
+    let others = ["bundle=/", "io.containerd.log=binary:///bin/sh", "a=b"];
+    let lines: Vec<String> = orders.iter().chain(&others).map(|label| format!("LABEL {label}")).collect();
+    let e = with_image(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    e.jug(&["run", "-d", "--name", "made", "--label", "own=1", "box", "/bin/probe", "sleep", "1000"]).ok();
+    let id = e.field("made", "{{.Id}}");
+    let config = std::fs::read_to_string(e.root().join("containers").join(id).join("config.json"));
+    let config = config.expect("config.json");
+    let config: Value = serde_json::from_str(&config).expect("JSON");
+    assert_eq!(config["annotations"], json!({ "own": "1" }), "only the caller gives orders");
+    assert!(
+        !["binary:", "keep_original", "MemoryMax"].iter().any(|word| config.to_string().contains(word)),
+        "{config}"
+    );
+    assert!(e.field("made", "{{json .Config.Labels}}").contains("keep_original_groups"));
+    e.jug(&["rm", "-f", "made"]).ok();
 }

@@ -489,6 +489,35 @@ fn landlock_leaves_the_staging_directory_and_nothing_else() {
 }
 
 /// Few bytes that want to become many: time, memory and disk are bounded by limits, not by the image.
+/// What the unpack worker gives up, given up by a process of ours: this test once more, in a process of its own.
+#[test]
+fn the_worker_can_reach_nothing_outside() {
+    use jug::image::layer::confine;
+    use std::os::fd::AsFd as _;
+    const INSIDE: &str = "JUG_TEST_STAGING";
+    if let Ok(staging) = std::env::var(INSIDE) {
+        let staging = fs::File::open(staging).expect("open");
+        confine::files_and_privileges(staging.as_fd()).expect("confined");
+        let open = |path: &str, flags| jug::sys::path::openat(staging.as_fd(), path.as_ref(), flags, 0o600);
+        let reads =
+            ["../outside/canary", "/etc/passwd", "/proc/self/environ"].map(|path| open(path, 0).is_ok());
+        let writes = open("../outside/new", libc::O_WRONLY | libc::O_CREAT).is_ok();
+        let inside = open("file", libc::O_WRONLY | libc::O_CREAT).is_ok();
+        std::process::exit(if (reads, writes, inside) == ([false; 3], false, true) { 7 } else { 8 });
+    }
+    if jug::sys::landlock::abi() < 2 {
+        let _ = writeln!(std::io::stderr(), "SKIP the_worker_can_reach_nothing_outside: no Landlock here");
+        return;
+    }
+    let place = Place::new();
+    let again = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "the_worker_can_reach_nothing_outside"])
+        .env(INSIDE, place.staging())
+        .output()
+        .expect("this test");
+    assert_eq!(again.status.code(), Some(7), "{}", String::from_utf8_lossy(&again.stderr));
+}
+
 #[test]
 fn bombs_go_off_within_bounds() {
     let place = Place::new();

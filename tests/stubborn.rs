@@ -112,3 +112,24 @@ fn a_killed_creator() {
     // A hook is a process of the host, and outlives its runtime.
     kill(Pid::from_raw(hook), Signal::SIGKILL).expect("SIGKILL");
 }
+
+/// Its runtime is dead, it holds the container, and its next word is long in coming.
+#[test]
+fn an_orphan_that_is_still_being_made() {
+    deviates!("runc has no lock that names the creator's cgroup");
+    let b = Bundle::new();
+    let hook = format!("echo $$ > {}; exec /bin/sleep 1000", b.path("hook"));
+    b.edit(|spec| {
+        spec["hooks"] = json!({ "createContainer": [{ "path": "/bin/sh", "args": ["sh", "-c", hook] }] });
+    });
+    let creator = b.verb("create", &[]).spawn();
+    eventually("a hook that runs", || {
+        std::fs::read_to_string(b.path("hook")).ok()?.trim().parse::<i32>().ok()
+    });
+    kill(Pid::from_raw(creator.pid()), Signal::SIGKILL).expect("SIGKILL");
+    drop(creator);
+    let begun = Instant::now();
+    b.container().verb("delete", &["--force"]).ok();
+    let most = Duration::from_millis(if in_guest() { 10_000 } else { 900 });
+    assert!(begun.elapsed() < most, "delete --force took {:?}", begun.elapsed());
+}

@@ -347,6 +347,7 @@ const BANS: [Ban; 5] = [
             ("src/apply/hooks.rs", "hooks are programs: config.md#posix-platform-hooks"),
             ("src/apply/ids.rs", "newuidmap(1) and newgidmap(1), the only way to /etc/subuid without root"),
             ("src/cli/oci/ps.rs", "ps(1), whose options the verb hands on"),
+            ("src/sys/spawn.rs", "what a hook's process becomes"),
         ],
     },
     Ban {

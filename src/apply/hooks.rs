@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::plan::hooks::Hook;
 use crate::sys::fd;
 use crate::sys::process::{kill, pidfd_open};
+use crate::sys::spawn::become_exactly;
 
 /// Most that is kept of what a failing hook says, in bytes.
 const WORDS_LIMIT: usize = 8192;
@@ -37,11 +38,8 @@ fn one(hook: &Hook, state: &[u8]) -> Result<()> {
     let failed =
         |e: std::io::Error| Error::call(format_args!("fork/exec {path}"), e.raw_os_error().unwrap_or(0));
     let mut command = Command::new(&hook.path);
-    command.arg0(&hook.args[0]).args(&hook.args[1..]).env_clear().current_dir("/").process_group(0);
-    for entry in &hook.env {
-        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        command.env(name, value);
-    }
+    command.current_dir("/").process_group(0);
+    become_exactly(&mut command, &hook.path, &hook.args, &environment(hook))?;
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     feed(&mut child, state);
@@ -57,6 +55,19 @@ fn one(hook: &Hook, state: &[u8]) -> Result<()> {
             hook.timeout.unwrap_or_default()
         ))),
     }
+}
+
+/// In the order of the config, which std's Command would sort; of two entries of one name the last one, as Go has it.
+fn environment(hook: &Hook) -> Vec<&String> {
+    let name = |entry: &String| entry.find('=').map_or(entry.len(), |at| at);
+    let mut kept: Vec<&String> = Vec::with_capacity(hook.env.len());
+    for entry in hook.env.iter().rev() {
+        if !kept.iter().any(|other| other[..name(other)] == entry[..name(entry)]) {
+            kept.push(entry);
+        }
+    }
+    kept.reverse();
+    kept
 }
 
 /// A hook need not read its stdin; one that closed it early is not at fault.

@@ -152,14 +152,17 @@ fn poststop(hooks: &Hooks, record: &Record) {
     }
 }
 
-/// How long `delete` waits for whoever holds the container, before it kills what the record names.
+/// How long `delete` waits for whoever holds the container.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// The same by force, which then kills what the record names. Whoever is alive and well needs a few milliseconds; it is
+/// mostly the child of a runtime that was killed, which holds on until its next word.
+const FORCED_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Takes the lock. A creator that is stuck is freed of its child by `force`, and then gives up by itself.
 pub fn lock_for_delete(entry: &Entry, force: bool) -> Result<()> {
-    if entry.lock_within(LOCK_PATIENCE)? {
+    if entry.lock_within(if force { FORCED_PATIENCE } else { LOCK_PATIENCE })? {
         return Ok(());
     }
     if !force {

@@ -139,7 +139,8 @@ fn write(
     record.rootfs = root.directory;
     record.args = args.clone();
     record.settings = settings.clone();
-    record.labels = labels(settings, &root.says)?;
+    record.labels = root.says.labels.clone();
+    record.labels.extend(labels(settings)?);
     record.stop_signal =
         settings.stop_signal.clone().or(root.says.stop_signal.clone()).unwrap_or_else(|| "TERM".into());
     if sys::signal::number(&record.stop_signal).is_none() {
@@ -200,7 +201,7 @@ fn write_config(
         joined: &joined,
         maps,
         env: &environment(&settings.env_file, &settings.env)?,
-        labels: &container.record.labels,
+        annotations: &labels(settings)?,
     })?;
     write_whole(&container.path, "config.json", config.to_string().as_bytes(), !settings.rm)
 }
@@ -263,23 +264,17 @@ pub fn environment(files: &[PathBuf], flags: &[String]) -> Result<Vec<String>> {
     Ok(found)
 }
 
-fn labels(settings: &Settings, image: &FromImage) -> Result<BTreeMap<String, String>> {
-    let mut all = image.labels.clone();
+/// Those of the command line; the runtime gets them as annotations, too.
+fn labels(settings: &Settings) -> Result<BTreeMap<String, String>> {
     let mut said = Vec::new();
     for file in &settings.label_file {
         said.extend(lines(file)?);
     }
-    for label in said.iter().chain(&settings.label) {
+    let pair = |label: &String| {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));
-        all.insert(key.to_owned(), value.to_owned());
-    }
-    // An image's labels are inert: what a runtime takes for an order is none here (CVE-2026-53488).
-    const ORDERS: [&str; 5] = ["run.oci.", "org.criu.", "org.systemd.", "krun.", "module.wasm."];
-    let order = |key: &str| ORDERS.iter().any(|prefix| key.starts_with(prefix));
-    all.retain(|key, _| {
-        !order(key) || settings.label.iter().any(|label| label.split('=').next() == Some(key))
-    });
-    Ok(all)
+        (key.to_owned(), value.to_owned())
+    };
+    Ok(said.iter().chain(&settings.label).map(pair).collect())
 }
 
 fn lines(file: &Path) -> Result<Vec<String>> {

@@ -96,7 +96,8 @@ pub struct Parts<'a> {
     pub maps: &'a Maps,
     /// `NAME=VALUE`, from files and flags.
     pub env: &'a [String],
-    pub labels: &'a BTreeMap<String, String>,
+    /// What the caller says to the runtime; never an image's labels, which are data (CVE-2026-53488).
+    pub annotations: &'a BTreeMap<String, String>,
 }
 
 /// Podman's list, which is Docker's without NET_RAW, MKNOD and AUDIT_WRITE.
@@ -150,7 +151,7 @@ pub fn make(parts: &Parts) -> Result<Value> {
         "root": { "path": parts.root, "readonly": settings.read_only },
         "process": process(parts, &caps)?,
         "mounts": mounts(parts)?,
-        "annotations": parts.labels,
+        "annotations": parts.annotations,
         "linux": linux(parts, &caps)?,
     });
     if settings.uts.as_deref() != Some("host") {

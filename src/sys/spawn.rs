@@ -53,6 +53,25 @@ pub fn spawn(
     if errno == 0 { Ok(pid) } else { Err(Error::call(format_args!("posix_spawn({program:?})"), errno)) }
 }
 
+/// Makes `command` execute this file with these arguments and this environment, in their order and nothing else,
+/// whatever it holds itself; where it starts, its streams and its process group stay the command's.
+pub fn become_exactly(
+    command: &mut std::process::Command,
+    path: &Path,
+    args: &[String],
+    env: &[&String],
+) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    let path = super::c_path(path)?;
+    let args = args.iter().map(|arg| c_bytes(arg.as_bytes())).collect::<Result<Vec<_>>>()?;
+    let env = env.iter().map(|entry| c_bytes(entry.as_bytes())).collect::<Result<Vec<_>>>()?;
+    let become_it =
+        move || Err(std::io::Error::from_raw_os_error(super::process::execve(&path, &args, &env).errno()));
+    // SAFETY: the process that forks has one thread, so that whatever the closure does, it finds no lock taken.
+    unsafe { command.pre_exec(become_it) };
+    Ok(())
+}
+
 /// The entries of this process's environment, as exec takes them.
 fn environment() -> Vec<*mut libc::c_char> {
     unsafe extern "C" {

@@ -12,7 +12,7 @@
 mod adopt;
 mod apply;
 mod below;
-mod confine;
+pub mod confine;
 pub(super) mod content;
 mod decompress;
 pub(super) mod dirs;
