@@ -44,7 +44,9 @@ pub struct Record {
     /// The image as it was asked for, and its id; the directory of `--rootfs` otherwise.
     pub image: String,
     pub image_id: String,
+    /// The whole command line; `entrypoint` is the part of it which the image, or `--entrypoint`, says.
     pub args: Vec<String>,
+    pub entrypoint: Vec<String>,
     /// Layers of the root, the lowest first; none with `--rootfs`.
     pub layers: Vec<PathBuf>,
     /// The root of `--rootfs`.

@@ -18,7 +18,7 @@ use super::monitor::{self, Orders};
 use super::place::{Place, io};
 use super::runtime::{self, Runtime};
 use super::settings::Settings;
-use super::spec::{self, FromImage, Joined, Maps, Parts};
+use super::spec::{self, Args, FromImage, Joined, Maps, Parts};
 use super::user::User;
 use super::{files, ids, init, log, quantity, user, volumes};
 use crate::apply::root::RootDir;
@@ -108,7 +108,7 @@ fn fill(
     place: &Place,
     settings: &Settings,
     root: Root,
-    args: Vec<String>,
+    args: Args,
     mut container: Container,
 ) -> Result<Prepared> {
     match write(place, settings, root, args, &mut container) {
@@ -124,7 +124,7 @@ fn write(
     place: &Place,
     settings: &Settings,
     root: Root,
-    mut args: Vec<String>,
+    args: Args,
     container: &mut Container,
 ) -> Result<Option<OwnedFd>> {
     let id = container.id().to_owned();
@@ -137,7 +137,9 @@ fn write(
     record.image_id = root.image_id;
     record.layers = root.layers;
     record.rootfs = root.directory;
-    record.args = args.clone();
+    let mut args_of_all = [args.entrypoint.as_slice(), &args.cmd].concat();
+    record.args = args_of_all.clone();
+    record.entrypoint = args.entrypoint;
     record.settings = settings.clone();
     record.labels = labels(settings, &root.says)?;
     record.stop_signal =
@@ -155,7 +157,7 @@ fn write(
     let said = settings.user.as_deref().or(root.says.user.as_deref()).unwrap_or("");
     let user = user::resolve(&dir, said, &settings.group_add)?;
     let maps = ids::maps(settings, &user)?;
-    let hostname = hostname(settings, &id);
+    let hostname = hostname(settings, &id)?;
     let mut mounts = files_of(place, settings, container, &hostname, &dir)?;
     let wanted = volumes::wanted(settings, &root.says.volumes)?;
     container.claim_volumes(volumes::anonymous(&wanted))?;
@@ -164,9 +166,9 @@ fn write(
     mounts.extend(of_volumes);
     if settings.init {
         mounts.push(init_mount()?);
-        args.insert(0, init::PATH.to_owned());
+        args_of_all.insert(0, init::PATH.to_owned());
     }
-    write_config(settings, &root.says, container, &args, &user, mounts, &hostname, &maps)?;
+    write_config(settings, &root.says, container, &args_of_all, &user, mounts, &hostname, &maps)?;
     container.write_record()?;
     Ok(tree)
 }
@@ -205,10 +207,15 @@ fn write_config(
     write_whole(&container.path, "config.json", config.to_string().as_bytes(), !settings.rm)
 }
 
-fn hostname(settings: &Settings, id: &str) -> String {
-    let host = || crate::host::read("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
-    let shared = || (settings.uts.as_deref() == Some("host")).then(host).flatten();
-    settings.hostname.clone().or_else(shared).unwrap_or_else(|| id[..12].to_owned())
+/// The host's where its network is the container's too, as in Docker: other hosts know it by that name.
+fn hostname(settings: &Settings, id: &str) -> Result<String> {
+    let host = |mode: &Option<String>| mode.as_deref() == Some("host");
+    if host(&settings.uts) && settings.hostname.is_some() {
+        return Err(Error::new("--hostname: with --uts host it would change the host's own name"));
+    }
+    let theirs = || crate::host::read("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    let shared = || (host(&settings.uts) || host(&settings.network)).then(theirs).flatten();
+    Ok(settings.hostname.clone().or_else(shared).unwrap_or_else(|| id[..12].to_owned()))
 }
 
 fn init_mount() -> Result<Value> {
@@ -257,6 +264,13 @@ pub fn environment(files: &[PathBuf], flags: &[String]) -> Result<Vec<String>> {
         match entry.split_once('=') {
             Some(("", _)) => return Err(Error::new(format!("invalid environment variable: {entry:?}"))),
             Some(_) => found.push(entry),
+            // As Podman: all of the caller's whose names begin so.
+            None if entry.ends_with('*') => found.extend(
+                std::env::vars_os()
+                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                    .filter(|(name, _)| name.starts_with(entry.trim_end_matches('*')))
+                    .map(|(name, value)| format!("{name}={value}")),
+            ),
             None => found.extend(std::env::var(&entry).ok().map(|value| format!("{entry}={value}"))),
         }
     }

@@ -313,8 +313,11 @@ impl Watched {
     }
 
     fn read_outputs(&mut self, ready: &[bool]) {
-        for at in (0..ready.len()).rev().filter(|at| ready[*at]) {
+        // What was said on both at once is taken in the order in which most programs say it: stdout first.
+        let mut closed = 0;
+        for at in (0..ready.len()).filter(|at| ready[*at]) {
             let mut message = [0; LONGEST];
+            let at = at - closed;
             let (output, letter) = &self.outputs[at];
             message[0] = *letter;
             match fd::read(output.as_fd(), &mut message[1..]) {
@@ -323,7 +326,10 @@ impl Watched {
                     self.tell(&message[..=n]);
                 }
                 // The other end is closed: EOF of a pipe, EIO of a terminal.
-                _ => drop(self.outputs.remove(at)),
+                _ => {
+                    self.outputs.remove(at);
+                    closed += 1;
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum as _};
 
 use super::Global;
+use super::each::no_flag;
 use super::pull::{self, Wanted, When};
 use super::transfer::Shown;
 use crate::cli::log;
@@ -47,6 +48,7 @@ struct New {
 
 impl New {
     fn prepare(&self, global: &Global) -> Result<launch::Prepared> {
+        no_flag(&self.words)?;
         let place = Place::new(global.root.as_deref(), global.runroot.as_deref())?;
         match &self.settings.rootfs {
             Some(dir) => launch::create(&place, &self.settings, Root::directory(dir)?, &self.words),

@@ -1,5 +1,6 @@
 //! `diff` and `export`: what a container has written, and its whole tree.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{IsTerminal as _, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,7 +34,11 @@ impl Diff {
         let upper = open(&container.path.join("upper"))?;
         let lowers = container.record.layers.iter().map(|dir| open(dir)).collect::<Result<Vec<OwnedFd>>>()?;
         let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
+        let mounted = mount_points(&container);
         for change in write::changes(upper.as_fd(), &lowers)? {
+            if change.kind == Kind::Added && mounted.contains(&change.path) {
+                continue;
+            }
             let letter = match change.kind {
                 Kind::Added => 'A',
                 Kind::Changed => 'C',
@@ -43,6 +48,16 @@ impl Diff {
         }
         Ok(0)
     }
+}
+
+/// Where something was mounted: what was made for that is none of the program's changes (Docker and Podman leave it
+/// out too).
+fn mount_points(container: &Container) -> HashSet<PathBuf> {
+    let text = crate::host::read(container.path.join("config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let mounts = config["mounts"].as_array().into_iter().flatten();
+    let places = mounts.filter_map(|mount| mount["destination"].as_str());
+    places.map(|place| PathBuf::from(place.trim_start_matches('/'))).collect()
 }
 
 /// Write the root of a container as a tar archive
