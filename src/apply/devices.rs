@@ -15,14 +15,13 @@ pub fn make(plan: &Plan, trees: &Trees, root: &RootDir) -> Result<()> {
     if !plan.namespaces.has(Ns::Mount) {
         return Ok(());
     }
-    let in_userns = plan.namespaces.has(Ns::User);
     for (target, tree) in &trees.nodes {
         let target = root.make_file(target)?;
         mount::attach(tree.as_fd(), target.as_fd())?;
     }
     if plan.setup_dev {
         let dev = root.make_dir(Path::new("dev"))?;
-        if !in_userns {
+        if !plan.bind_devices {
             for (name, major, minor) in DEFAULT {
                 let device = Device {
                     path: Path::new("dev").join(name),
@@ -38,7 +37,7 @@ pub fn make(plan: &Plan, trees: &Trees, root: &RootDir) -> Result<()> {
         }
         links(dev.as_fd())?;
     }
-    if !in_userns {
+    if !plan.bind_devices {
         for device in plan.devices.iter().filter(|d| !(plan.setup_dev && is_default(&d.path))) {
             let parent = root.make_dir(device.path.parent().unwrap_or(Path::new("")))?;
             let name = device.path.file_name().ok_or_else(|| Error::new("a device needs a path"))?;

@@ -75,9 +75,8 @@ pub fn trees(plan: &Plan, born: bool) -> Result<Trees> {
         }
         sources.push(Some(tree));
     }
-    let in_userns = plan.namespaces.has(Ns::User);
     let mut nodes = Vec::new();
-    if in_userns {
+    if plan.bind_devices {
         nodes = device_nodes(plan)?;
     }
     let null = if plan.masked.is_empty() { None } else { Some(node(Path::new("/dev/null"))?) };

@@ -211,7 +211,7 @@ fn bytes(text: &str) -> Option<u64> {
 /// In a user namespace device nodes are bind mounts; a terminal is one always.
 fn nodes(plan: &Plan) -> Vec<PathBuf> {
     let mut nodes = Vec::new();
-    if plan.namespaces.has(Ns::User) {
+    if plan.bind_devices {
         if plan.setup_dev {
             nodes.extend(devices::DEFAULT.iter().map(|(name, ..)| Path::new("dev").join(name)));
         }

@@ -17,6 +17,15 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
     let mode = settings.userns.as_deref().unwrap_or("");
     let rootless = cred::euid() != 0;
     match (mode, rootless) {
+        ("keep-id" | "nomap", false) if host::is_rootless() => {
+            Err(Error::new(format!("--userns {mode}: is not possible with the layers of an image"))
+                .why("their files have the ids of your own range, in which you are root")
+                .next("leave it out, or use --rootfs DIR"))
+        }
+        ("" | "host" | "private", false) if host::is_rootless() => {
+            holds(&here(), user)?;
+            Ok(Maps::default())
+        }
         ("" | "host", false) => Ok(Maps::default()),
         ("" | "host" | "private", true) => {
             let (uid, gid) = own();
@@ -31,11 +40,22 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
             };
             Ok(maps)
         }
-        ("keep-id", false) => {
-            Err(Error::new("--userns keep-id: is for unprivileged callers").next("leave it out"))
+        ("nomap", true) => Err(Error::new("--userns nomap: is not possible")
+            .why("the files that jug makes for a container belong to you, and nobody inside could read them")
+            .next("leave it out: what runs as another user than root has an id of your range")),
+        ("keep-id" | "nomap", false) => {
+            Err(Error::new(format!("--userns {mode}: is for unprivileged callers")).next("leave it out"))
         }
         (other, _) => Err(Error::new(format!("--userns: {other:?} is not supported"))
             .next("use host, or as an unprivileged user keep-id")),
+    }
+}
+
+/// Who a program is when nobody says it: with keep-id the caller, as in Podman; else the image's or the root's word.
+pub fn user_of(settings: &Settings) -> String {
+    match settings.userns.as_deref() {
+        Some("keep-id") => format!("{}:{}", cred::euid(), cred::egid()),
+        _ => String::new(),
     }
 }
 
@@ -43,6 +63,19 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
 pub fn own() -> (Vec<(u32, u32, u32)>, Vec<(u32, u32, u32)>) {
     let (uid, gid) = (cred::euid(), cred::egid());
     (own_first(uid, &subordinate("/etc/subuid", uid)), own_first(gid, &subordinate("/etc/subgid", uid)))
+}
+
+/// The maps of the user namespace in which this process is.
+pub fn here() -> Maps {
+    let read = |file: &str| {
+        let text = host::read(file).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| {
+            let mut words = line.split_whitespace().map(|word| word.parse::<u32>().ok());
+            Some((words.next()??, words.next()??, words.next()??))
+        });
+        lines.collect()
+    };
+    Maps { uid: read("/proc/self/uid_map"), gid: read("/proc/self/gid_map") }
 }
 
 /// The caller is root inside; the range follows.

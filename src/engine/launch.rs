@@ -20,7 +20,7 @@ use super::runtime::{self, Runtime};
 use super::settings::Settings;
 use super::spec::{self, Args, FromImage, Joined, Maps, Parts};
 use super::user::User;
-use super::{files, ids, init, log, quantity, user, volumes};
+use super::{files, ids, init, limits, log, points, quantity, rootless, snapshot, user, volumes};
 use crate::apply::root::RootDir;
 use crate::error::{Error, Result};
 use crate::image::store::{Image, Store};
@@ -130,7 +130,7 @@ fn write(
     let id = container.id().to_owned();
     if let Some((store, image)) = &root.kept {
         // No garbage collection takes the layers from under the container; `Container::erase` lets go.
-        store.pin(image, &id)?;
+        store.pin(image, &id, !settings.rm)?;
     }
     let record = &mut container.record;
     record.image = root.image;
@@ -147,14 +147,15 @@ fn write(
     if sys::signal::number(&record.stop_signal).is_none() {
         return Err(Error::new(format!("--stop-signal: unknown signal {:?}", record.stop_signal)));
     }
-    let tree = open_root(container)?;
+    let mut tree = open_root(container)?;
     let dir = match (&tree, &container.record.rootfs) {
         (Some(tree), _) => tree.try_clone().map_err(io("dup"))?,
         (None, Some(dir)) => path::open(dir, libc::O_PATH | libc::O_DIRECTORY)?,
         (None, None) => return Err(Error::new("the container has no root")),
     };
     let dir = RootDir::new(dir);
-    let said = settings.user.as_deref().or(root.says.user.as_deref()).unwrap_or("");
+    let own = ids::user_of(settings);
+    let said = settings.user.as_deref().or(root.says.user.as_deref()).unwrap_or(&own);
     let user = user::resolve(&dir, said, &settings.group_add)?;
     let maps = ids::maps(settings, &user)?;
     let hostname = hostname(settings, &id)?;
@@ -168,7 +169,15 @@ fn write(
         mounts.push(init_mount()?);
         args_of_all.insert(0, init::PATH.to_owned());
     }
-    write_config(settings, &root.says, container, &args_of_all, &user, mounts, &hostname, &maps)?;
+    let config =
+        write_config(settings, &root.says, container, &args_of_all, &user, mounts, &hostname, &maps)?;
+    if tree.is_some() && settings.read_only {
+        // A layer that is mounted must not change: the root is mounted once more with what it lacked.
+        let points = container.path.join(snapshot::POINTS);
+        if points::make(&points, &dir, &points::wanted(&config))? {
+            tree = open_root(container)?;
+        }
+    }
     container.write_record()?;
     Ok(tree)
 }
@@ -177,20 +186,20 @@ fn write(
 fn write_config(
     settings: &Settings,
     image: &FromImage,
-    container: &Container,
+    container: &mut Container,
     args: &[String],
     user: &User,
     mounts: Vec<Value>,
     hostname: &str,
     maps: &Maps,
-) -> Result<()> {
+) -> Result<Value> {
     let other = |mode: &Option<String>| {
         mode.as_deref().is_some_and(|mode| mode.starts_with("container:")).then_some(0)
     };
     let joined =
         Joined { pid: other(&settings.pid), ipc: other(&settings.ipc), network: other(&settings.network) };
     let rootfs = container.path.join("rootfs");
-    let config = spec::make(&Parts {
+    let mut config = spec::make(&Parts {
         id: container.id(),
         settings,
         image,
@@ -204,7 +213,9 @@ fn write_config(
         env: &environment(&settings.env_file, &settings.env)?,
         labels: &container.record.labels,
     })?;
-    write_whole(&container.path, "config.json", config.to_string().as_bytes(), !settings.rm)
+    container.record.scope = limits::place(&mut config, settings, container.id())?;
+    write_whole(&container.path, "config.json", config.to_string().as_bytes(), !settings.rm)?;
+    Ok(config)
 }
 
 /// The host's where its network is the container's too, as in Docker: other hosts know it by that name.
@@ -307,7 +318,7 @@ fn open_root(container: &Container) -> Result<Option<OwnedFd>> {
     if container.record.layers.is_empty() {
         return Ok(None);
     }
-    super::snapshot::open(container).map(Some)
+    snapshot::open(container).map(Some)
 }
 
 /// Runs the container under this process, which waits for it: `run --rm` without a terminal. Nothing is logged.
@@ -329,6 +340,7 @@ fn directly(container: &Container, tree: Option<&OwnedFd>) -> Result<u8> {
     monitor::keep_open(container.dir())?;
     let log = container.path.join("runtime.log");
     let mut command = runtime.logged(&log);
+    command.args(container.record.scope.then_some(runtime::SCOPE));
     command.args(["run", "--bundle"]).arg(&container.path).arg(container.id());
     let code = runtime::foreground(command, settings.interactive)?;
     let code = runtime::failure(&log).map_or(code, |(code, _)| code.into());
@@ -353,21 +365,17 @@ fn enter(dir: &Path, tree: Option<&OwnedFd>) -> Result<()> {
 pub fn monitored(prepared: Prepared, attach: bool) -> std::result::Result<Option<OwnedFd>, (u8, Error)> {
     let ours = |e: Error| (runtime::FAILED, e);
     let Prepared { container, tree } = prepared;
-    let tree = match tree {
-        Some(tree) => Some(tree),
-        None => open_root(&container).map_err(ours)?,
-    };
+    let mounted = !container.record.layers.is_empty();
     refresh(&container).map_err(ours)?;
     container.write_started().map_err(ours)?;
     container.place.make(&container.place.runroot).map_err(ours)?;
     let (report, theirs) = socket::pair().map_err(ours)?;
     let client = attach.then(socket::pair).transpose().map_err(ours)?;
-    let words = orders(&container, tree.is_some(), &theirs, client.as_ref().map(|(_, theirs)| theirs))
-        .map_err(ours)?;
+    let words =
+        orders(&container, mounted, &theirs, client.as_ref().map(|(_, theirs)| theirs)).map_err(ours)?;
     match clone::clone3(0, None).map_err(ours)? {
         Side::Child => {
-            let e =
-                become_monitor(&container, tree.as_ref(), &words, &theirs, client.as_ref().map(|(_, c)| c));
+            let e = become_monitor(&container, tree, &words, &theirs, client.as_ref().map(|(_, c)| c));
             let text: Vec<u8> = [b'E', runtime::FAILED].into_iter().chain(e.to_string().bytes()).collect();
             let _ = socket::send(theirs.as_fd(), &text[..text.len().min(8000)], None);
             process::exit_now(1)
@@ -401,6 +409,7 @@ fn orders(
         interactive: settings.interactive,
         rm: settings.rm,
         mounted,
+        scope: container.record.scope,
         max_size: max_size.and_then(|size| u64::try_from(size).ok()).unwrap_or(log::MAX_SIZE),
         max_files: max_files(settings)?,
         report: report.as_raw_fd(),
@@ -421,14 +430,20 @@ pub fn max_files(settings: &Settings) -> Result<u32> {
 /// In the child: returns only the reason why not.
 fn become_monitor(
     container: &Container,
-    tree: Option<&OwnedFd>,
+    tree: Option<OwnedFd>,
     words: &[CString],
     report: &OwnedFd,
     client: Option<&OwnedFd>,
 ) -> Error {
-    let prepare = || -> Result<OwnedFd> {
+    let mut tree = tree;
+    let mut prepare = || -> Result<OwnedFd> {
         process::setsid()?;
-        enter(&container.path, tree)?;
+        if tree.is_none() && !container.record.layers.is_empty() {
+            // Here, so that the caller stays outside, and may see to the next container.
+            rootless::enter()?;
+            tree = open_root(container)?;
+        }
+        enter(&container.path, tree.as_ref())?;
         path::chdir(&container.path)?;
         let null = path::open(Path::new("/dev/null"), libc::O_RDWR)?;
         (0..3).try_for_each(|number| fd::dup_onto(null.as_fd(), number))?;

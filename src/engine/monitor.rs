@@ -35,6 +35,7 @@ pub struct Orders {
     pub interactive: bool,
     pub rm: bool,
     pub mounted: bool,
+    pub scope: bool,
     pub max_size: u64,
     pub max_files: u32,
     /// Descriptors by number: who waits for the start, who is attached from the start (or -1), the locked directory.
@@ -46,7 +47,13 @@ pub struct Orders {
 impl Orders {
     pub fn words(&self) -> Vec<String> {
         let flag = |on: bool, letter: &str| if on { letter.to_owned() } else { String::new() };
-        let flags = [(self.tty, "t"), (self.interactive, "i"), (self.rm, "r"), (self.mounted, "m")];
+        let flags = [
+            (self.tty, "t"),
+            (self.interactive, "i"),
+            (self.rm, "r"),
+            (self.mounted, "m"),
+            (self.scope, "s"),
+        ];
         vec![
             NAME.to_owned(),
             self.id.clone(),
@@ -74,6 +81,7 @@ impl Orders {
             interactive: flags.contains('i'),
             rm: flags.contains('r'),
             mounted: flags.contains('m'),
+            scope: flags.contains('s'),
             max_size: max_size.parse().ok()?,
             max_files: max_files.parse().ok()?,
             report: report.parse().ok()?,
@@ -147,6 +155,7 @@ fn begin(orders: &Orders, dir: &OwnedFd) -> std::result::Result<Watched, (u8, St
     let mut streams = Streams::new(orders).map_err(ours)?;
     let runtime = Runtime { path: orders.runtime.clone(), state: orders.place.oci() };
     let mut command = runtime.logged(Path::new("runtime.log"));
+    command.args(orders.scope.then_some(runtime::SCOPE));
     command.args(["run", "--detach", "--bundle", ".", "--pid-file", "pid"]);
     if streams.console.is_some() {
         command.args(["--console-socket", "console"]);

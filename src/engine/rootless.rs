@@ -17,6 +17,7 @@
 //!   and so has every capability over it; or after setns(2) into it. A sibling made by another [`enter`] has none.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use super::ids;
 use crate::apply;
@@ -24,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::plan::ids::{IdMaps, Range};
 use crate::sys::clone::{self, Side};
-use crate::sys::{cred, process, socket};
+use crate::sys::{cred, path, process, socket};
 
 /// Moves this process into the namespaces; nothing for root, and for who is root of a user namespace already. Only a
 /// process of one thread can.
@@ -65,6 +66,32 @@ pub fn enter() -> Result<()> {
             }
         }
     }
+}
+
+/// Does something inside, in a process of its own: this one stays where it is. Nothing for root.
+pub fn apart(deed: impl FnOnce() -> Result<()>) -> Result<()> {
+    if cred::euid() == 0 {
+        return deed();
+    }
+    match clone::clone3(0, None)? {
+        Side::Child => process::exit_now(i32::from(enter().and_then(|()| deed()).is_err())),
+        Side::Parent(child) => {
+            process::wait(child.pidfd.as_fd(), true)?;
+            Ok(())
+        }
+    }
+}
+
+/// Moves this process into the user namespace of a container's process, which another process of the caller's made. It
+/// has all power over the container then.
+pub fn join(pid: i32) -> Result<()> {
+    host::caller();
+    if cred::euid() == 0 {
+        return Ok(());
+    }
+    let name = format!("/proc/{pid}/ns/user");
+    let namespace = path::open(Path::new(&name), libc::O_RDONLY)?;
+    clone::setns(namespace.as_fd(), libc::CLONE_NEWUSER)
 }
 
 /// Root inside is the caller, and the range follows.

@@ -13,6 +13,9 @@ pub const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
+/// The flag by which a scope of systemd's is the container's cgroup.
+pub const SCOPE: &str = "--systemd-cgroup";
+
 #[derive(Debug, Clone)]
 pub struct Runtime {
     pub path: PathBuf,

@@ -240,7 +240,7 @@ fn process(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
     };
     let mut process = json!({
         "terminal": settings.tty,
-        "user": { "uid": user.uid, "gid": user.gid, "additionalGids": groups(user, parts.maps.gid.len()) },
+        "user": { "uid": user.uid, "gid": user.gid, "additionalGids": groups(user, group_map(parts).len()) },
         "args": parts.args,
         "env": environment(parts),
         "cwd": settings.workdir.as_deref().or(parts.image.workdir.as_deref()).unwrap_or("/"),
@@ -258,6 +258,14 @@ fn process(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
         process["apparmorProfile"] = profile.into();
     }
     Ok(process)
+}
+
+/// The groups that the container has: of its own user namespace, or of the one in which an unprivileged caller's is.
+fn group_map(parts: &Parts) -> Vec<(u32, u32, u32)> {
+    match parts.maps.gid.as_slice() {
+        [] if host::is_rootless() => super::ids::here().gid,
+        own => own.to_vec(),
+    }
 }
 
 /// The groups of a process. The primary one is listed too: a file that keeps a group out keeps its members out
@@ -364,9 +372,9 @@ fn mounts(parts: &Parts) -> Result<Vec<Value>> {
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
     ];
-    let in_userns = !parts.maps.uid.is_empty();
+    let in_userns = !parts.maps.uid.is_empty() || host::is_rootless();
     let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-    if !in_userns || parts.maps.gid.iter().any(|(inside, _, size)| (*inside..inside + size).contains(&5)) {
+    if !in_userns || group_map(parts).iter().any(|(inside, _, size)| (*inside..inside + size).contains(&5)) {
         devpts.push("gid=5");
     }
     all.push(mount("/dev/pts", "devpts", &devpts));

@@ -59,6 +59,8 @@ pub struct Plan {
     /// Make the default devices and links in /dev (not when /dev is a bind mount of the caller's).
     pub setup_dev: bool,
     pub devices: Vec<Device>,
+    /// In a user namespace, the container's or the caller's, nobody may make devices: the host's are bound.
+    pub bind_devices: bool,
     pub masked: Vec<PathBuf>,
     pub readonly: Vec<PathBuf>,
     pub hostname: Option<String>,
@@ -128,6 +130,7 @@ impl Plan {
             bundle: bundle.dir.clone(),
             setup_dev: !mounts.iter().any(|m| m.is_bind() && m.destination == Path::new("dev")),
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default())?,
+            bind_devices: namespaces.has(namespaces::Kind::User) || host.rootless,
             masked: below_root(linux.masked_paths(), "/linux/maskedPaths", &namespaces)?,
             readonly: below_root(linux.readonly_paths(), "/linux/readonlyPaths", &namespaces)?,
             hostname: uts_name(spec.hostname(), "/hostname", &namespaces)?,

@@ -13,7 +13,7 @@ use crate::cli::log;
 use crate::engine::container::{Container, Status};
 use crate::engine::place::io;
 use crate::engine::runtime::{self, Runtime};
-use crate::engine::{launch, spec, user};
+use crate::engine::{launch, rootless, spec, user};
 use crate::error::{Error, Result};
 use crate::sys::{path, process};
 
@@ -81,7 +81,12 @@ impl Exec {
         if self.detach {
             call.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         }
-        let code = runtime::foreground(call, self.interactive && !self.detach);
+        // A container of an image has the user namespace in which the root was mounted, and none of its own.
+        let code = match container.pid()?.filter(|_| !container.record.layers.is_empty()) {
+            Some(pid) => rootless::join(pid),
+            None => Ok(()),
+        }
+        .and_then(|()| runtime::foreground(call, self.interactive && !self.detach));
         let failure = runtime::failure(&log);
         let _ = std::fs::remove_file(&log);
         let _ = std::fs::remove_file(&said);
@@ -106,7 +111,9 @@ impl Exec {
         }
         if let Some(said) = &self.user {
             let user = self.find_user(container, said)?;
-            let map = config["linux"]["gidMappings"].as_array().map_or(0, Vec::len);
+            let pid = container.pid()?.unwrap_or(0);
+            let map = crate::host::read(format!("/proc/{pid}/gid_map")).unwrap_or_default();
+            let map = map.lines().filter(|line| !line.trim_end().ends_with("4294967295")).count();
             process["user"] =
                 json!({ "uid": user.uid, "gid": user.gid, "additionalGids": spec::groups(&user, map) });
             env.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));

@@ -10,6 +10,7 @@ use crate::cli::log;
 use crate::engine::attach::{self, Attached, Ended};
 use crate::engine::launch::{self, Root};
 use crate::engine::place::Place;
+use crate::engine::rootless;
 use crate::engine::settings::Settings;
 use crate::error::{Error, Result};
 use crate::image::source::Access;
@@ -57,6 +58,7 @@ impl New {
                     return Err(Error::new("no image was named")
                         .next("jug run IMAGE, or jug run --rootfs DIR PROGRAM"));
                 };
+                rootless::enter()?;
                 let root = self.image(&place, image)?;
                 launch::create(&place, &self.settings, root, words)
             }

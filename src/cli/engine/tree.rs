@@ -12,7 +12,7 @@ use super::Global;
 use super::each::find;
 use crate::cli::log;
 use crate::engine::container::Container;
-use crate::engine::snapshot;
+use crate::engine::{rootless, snapshot};
 use crate::error::{Error, Result};
 use crate::image::layer::write::{self, Kind};
 use crate::sys::path;
@@ -30,6 +30,7 @@ impl Diff {
         if container.record.layers.is_empty() {
             return Err(Error::new("a container of --rootfs has nothing to compare with"));
         }
+        rootless::enter()?;
         let open = |dir: &Path| path::open(dir, libc::O_RDONLY | libc::O_DIRECTORY);
         let upper = open(&container.path.join("upper"))?;
         let lowers = container.record.layers.iter().map(|dir| open(dir)).collect::<Result<Vec<OwnedFd>>>()?;
@@ -100,6 +101,9 @@ impl Export {
 fn root_of(container: &Container) -> Result<OwnedFd> {
     match &container.record.rootfs {
         Some(dir) => path::open(dir, libc::O_RDONLY | libc::O_DIRECTORY),
-        None => snapshot::look(container),
+        None => {
+            rootless::enter()?;
+            snapshot::look(container)
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! ROOT/layers/HEX/           a layer by its chain ID: `tree/` or `layer.erofs`, and `meta`
 //! ROOT/images/HEX            an image by its id (the digest of its config): what it consists of, as JSON
 //! ROOT/names/HEX             a name (its digest is the file's): which image it means, as JSON
-//! ROOT/pins/OWNER            the image that a container was made from
+//! ROOT/pins/OWNER            the image that a container was made from; a link where no boot is to be outlived
 //! ROOT/staging/              what is being received and unpacked, each under a lock of its own
 //! ROOT/leases/ID             what a running pull will name, under its lock
 //! ROOT/locks/, trash/, quarantine/, boot
