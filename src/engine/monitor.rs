@@ -18,7 +18,7 @@ use super::log::Writer;
 use super::place::{Place, io};
 use super::runtime::{self, Runtime};
 use crate::error::{Error, Result};
-use crate::sys::{fd, mount, path, process, signal, socket, tty};
+use crate::sys::{fd, idle, mount, path, process, signal, socket, tty};
 
 /// The name by which the binary knows that it is the monitor.
 pub const NAME: &str = "jug-monitor";
@@ -292,12 +292,12 @@ impl Watched {
         if let Some(input) = self.input.as_ref().filter(|_| !self.typed.is_empty()) {
             list.push((input.as_fd(), libc::POLLOUT));
         }
-        if timeout_ms < 0 {
+        let ready = if timeout_ms < 0 {
             process::trim_heap();
-            // Last of all: what runs after it is fetched again, 64 kB at a time.
-            process::forget_code();
-        }
-        let ready = fd::poll(&list, timeout_ms)?;
+            idle::poll_without_code(&list)?
+        } else {
+            fd::poll(&list, timeout_ms)?
+        };
         if ready[1] {
             while let Ok(Some(_)) = signal::next(self.signals.as_fd()) {}
             process::reap_orphans(self.pid);
