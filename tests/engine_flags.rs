@@ -1,5 +1,5 @@
-//! The flags of `run`, `ps` and `exec` as people write them: what Docker and Podman take is taken, and what nobody knows
-//! is refused. Each of these was found by giving the same command to Podman.
+//! The flags of `run`, `ps` and `exec` as people write them: what Docker and Podman take is taken, and what nobody
+//! knows is refused. Each of these was found by giving the same command to Podman.
 #![cfg(feature = "engine")]
 
 mod support;

@@ -104,7 +104,8 @@ fn a_read_only_root_has_no_upper_layer() {
     let file = e.bundle.path("file");
     std::fs::write(&file, "bound").expect("write");
     let volume = format!("{file}:/etc/new/file");
-    let script = "cat /etc/new/file; pwd; stat -c %a /tmp /etc/new; cat /proc/mounts; mount -o remount,rw / && touch /x; exit 3";
+    let look = "cat /etc/new/file; pwd; stat -c %a /tmp /etc/new; cat /proc/mounts";
+    let script = &format!("{look}; mount -o remount,rw / && touch /x; exit 3");
     let flags = ["--read-only", "--privileged", "-v", &volume, "-v", "/data", "--tmpfs", "/tmp"];
     let words = [&["run", "--rm"], &flags[..], &["box", "sh", "-c", script]].concat();
     let out = e.jug(&words).exits(3).says("Read-only file system");

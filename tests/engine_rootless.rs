@@ -1,5 +1,5 @@
-//! Containers of an ordinary user's own images: in the user namespace in which their layers are mounted, with a range of
-//! ids from /etc/subuid, or with the one id that the user has.
+//! Containers of an ordinary user's own images: in the user namespace in which their layers are mounted, with a range
+//! of ids from /etc/subuid, or with the one id that the user has.
 #![cfg(feature = "engine")]
 
 mod support;

@@ -205,8 +205,8 @@ impl Store {
     }
 
     /// Keeps an image while `owner` (the id of a container) uses it. `durable`: past a crash of the machine, too. What
-    /// nobody will run again needs that not: its pin is a link, which is there whole or not at all without any fsync(2),
-    /// and the first who opens the store after a boot throws it out (`gc::recover`).
+    /// nobody will run again needs that not: its pin is a link, which is there whole or not at all without any
+    /// fsync(2), and the first who opens the store after a boot throws it out (`gc::recover`).
     pub fn pin(&self, image: &Image, owner: &str, durable: bool) -> Result<()> {
         let _shared = self.shared()?;
         self.record(&image.id)?;
