@@ -63,6 +63,8 @@ fn what_is_written_stays_with_the_container_and_becomes_a_layer() {
         assert!(diff.lines().any(|other| other == line), "{line}:\n{diff}");
     }
     assert!(!diff.contains("/data/k"), "{diff}");
+    // What jug made to mount on is none of the program's work.
+    assert!(!diff.contains("resolv.conf") && !diff.contains("A /data"), "{diff}");
     let id =
         e.jug(&["commit", "-m", "written", "-c", "CMD [\"cat\",\"/new\"]", "writer", "written"]).ok().stdout;
     assert!(id.starts_with("sha256:"), "{id}");
@@ -115,4 +117,50 @@ fn labels_of_an_image_are_no_orders() {
     );
     assert!(e.field("made", "{{json .Config.Labels}}").contains("keep_original_groups"));
     e.jug(&["rm", "-f", "made"]).ok();
+}
+
+/// The lower layers alone: nothing is on top that could be written, not even by who may mount.
+#[test]
+fn a_read_only_root_has_no_upper_layer() {
+    let e = with_image(&["WORKDIR /made/for/it"]);
+    let file = e.bundle.path("file");
+    std::fs::write(&file, "bound").expect("write");
+    let volume = format!("{file}:/etc/new/file");
+    let look = "cat /etc/new/file; pwd; stat -c %a /tmp /etc/new; cat /proc/mounts";
+    let script = &format!("{look}; mount -o remount,rw / && touch /x; exit 3");
+    let flags = ["--read-only", "--privileged", "-v", &volume, "-v", "/data", "--tmpfs", "/tmp"];
+    let words = [&["run", "--rm"], &flags[..], &["box", "sh", "-c", script]].concat();
+    let out = e.jug(&words).exits(3).says("Read-only file system");
+    assert!(out.stdout.starts_with("bound/made/for/it\n1777\n755\n"), "{out}");
+    let root = out.stdout.lines().find(|line| line.contains(" / overlay ")).expect("a root");
+    assert!(root.contains("lowerdir") && !root.contains("upperdir"), "{root}");
+    // It starts again, and another container has nothing of it.
+    e.jug(&["create", "--name", "again", "--read-only", "-v", &volume, "box", "cat", "/etc/new/file"]).ok();
+    for _ in 0..2 {
+        assert_eq!(e.jug(&["start", "-a", "again"]).ok().stdout, "bound");
+    }
+    assert_eq!(e.jug(&["diff", "again"]).ok().stdout, "");
+    e.jug(&["rm", "again"]).ok();
+    e.jug(&["run", "--rm", "box", "cat", "/etc/new/file"]).exits(1);
+}
+
+/// Who is removed at its end keeps its image while it runs, by a link that no fsync(2) has to make durable.
+#[test]
+fn a_passing_container_keeps_its_image() {
+    let e = with_image(&["CMD [\"sleep\",\"3600\"]"]);
+    let id = e.jug(&["run", "-d", "--rm", "--name", "passing", "box"]).ok().stdout.trim().to_owned();
+    let pin = e.root().join("pins").join(&id);
+    assert!(std::fs::read_link(&pin).expect("a link").to_string_lossy().starts_with("sha256:"));
+    e.jug(&["rmi", "box"]).exits(1).says("is used by container");
+    e.jug(&["system", "prune", "--all", "--force"]).ok();
+    e.jug(&["exec", "passing", "/bin/probe"]).ok();
+    e.jug(&["system", "fsck"]).ok();
+    e.jug(&["rm", "-f", "passing"]).ok();
+    assert!(std::fs::symlink_metadata(&pin).is_err());
+    // What a crash of the machine leaves goes with the next boot.
+    std::os::unix::fs::symlink("sha256:00", &pin).expect("ln");
+    std::fs::write(e.root().join("boot"), "\"another boot\"\n").expect("write");
+    e.jug(&["images"]).ok();
+    assert!(std::fs::symlink_metadata(&pin).is_err(), "a pin of another boot");
+    e.jug(&["rmi", "box"]).ok();
 }

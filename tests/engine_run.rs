@@ -99,12 +99,12 @@ fn users_come_from_the_roots_own_files() {
     let e = Engine::new();
     let report = e.probe(&["--user", "lamb"], &[]);
     assert_eq!((&report["uid"]["effective"], &report["gid"]["effective"]), (&json!(1000), &json!(1000)));
-    assert_eq!(report["groups"], json!([2000]));
+    assert_eq!(report["groups"], json!([1000, 2000]));
     assert_eq!(variable(&report, "HOME").as_deref(), Some("/home/lamb"));
     assert_eq!(report["capabilities"]["effective"], json!([]));
     let report = e.probe(&["-u", "12:flock", "--group-add", "77", "--cap-add", "net_raw"], &[]);
     assert_eq!((&report["uid"]["effective"], &report["gid"]["effective"]), (&json!(12), &json!(2000)));
-    assert_eq!(report["groups"], json!([77]));
+    assert_eq!(report["groups"], json!([77, 2000]));
     assert_eq!(report["capabilities"]["effective"], json!(["CAP_NET_RAW"]));
     // What is no regular file of the root's own is never read.
     std::fs::remove_file(e.bundle.rootfs().join("etc/passwd")).expect("rm");

@@ -311,12 +311,12 @@ fn what_a_container_uses_stays() {
     let id = shop.ok(&["pull", &shop.image("oci", "layout", &recipe("jug/pinned:1", 1))]);
     let open = jug::image::store::Store::open(&shop.root).expect("a store");
     let image = open.find(id.trim()).expect("an image");
-    open.pin(&image, "container-1").expect("pin");
+    open.pin(&image, "container-1", true).expect("pin");
     shop.fails(&["rmi", id.trim()], &["used by container container-1"]);
     shop.ok(&["rmi", "--force", id.trim()]);
     shop.ok(&["system", "prune", "--all", "--force"]);
     assert_eq!(shop.list("layers").len(), 1);
-    assert!(open.pin(&image, "../x").is_err(), "an owner is a name");
+    assert!(open.pin(&image, "../x", true).is_err(), "an owner is a name");
     open.unpin("container-1").expect("unpin");
     shop.empties();
 }

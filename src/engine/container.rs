@@ -5,6 +5,7 @@
 //!     record               what was asked for, as JSON; without it the directory is nobody's and goes away
 //!     config.json rootfs/  the bundle; rootfs is where the root is mounted, in a mount namespace of its own
 //!     upper/ work/         what the container wrote
+//!     points/              mount points, where the root is read-only
 //!     volumes              the anonymous volumes that go with it, a name a line
 //!     hosts hostname resolv.conf
 //!     started exited       the last start, and how it ended: both carry the same attempt, or nobody knows the end
@@ -44,7 +45,9 @@ pub struct Record {
     /// The image as it was asked for, and its id; the directory of `--rootfs` otherwise.
     pub image: String,
     pub image_id: String,
+    /// The whole command line; `entrypoint` is the part of it which the image, or `--entrypoint`, says.
     pub args: Vec<String>,
+    pub entrypoint: Vec<String>,
     /// Layers of the root, the lowest first; none with `--rootfs`.
     pub layers: Vec<PathBuf>,
     /// The root of `--rootfs`.
@@ -53,6 +56,8 @@ pub struct Record {
     pub stop_signal: String,
     /// Volumes without a name, which go with the container.
     pub volumes: Vec<String>,
+    /// Its cgroup is a scope of the caller's own systemd.
+    pub scope: bool,
     pub settings: Settings,
 }
 
@@ -466,8 +471,12 @@ pub fn remove_tree(path: &Path) -> Result<()> {
     for _ in 0..3 {
         match fs::remove_dir_all(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            // Directories that their owner may not read (overlayfs makes one), where we are not root.
-            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => open_up(path),
+            // Directories that their owner may not read (overlayfs makes one), or another id's, where we are not root.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                open_up(path);
+                let whole = || fs::remove_dir_all(path).map_err(io(format_args!("rm -r {}", path.display())));
+                let _ = super::rootless::apart(whole);
+            }
             Err(e) if e.raw_os_error() == Some(libc::ENOTEMPTY) => {}
             other => return other.map_err(io(format_args!("rm -r {}", path.display()))),
         }

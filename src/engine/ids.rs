@@ -10,6 +10,9 @@ use crate::host;
 use crate::sys::{cred, path};
 use std::path::Path;
 
+/// First id inside, first id outside, how many.
+type Map = Vec<(u32, u32, u32)>;
+
 /// Ids that a container of its own needs, as everywhere.
 const RANGE: u32 = 65_536;
 
@@ -17,12 +20,19 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
     let mode = settings.userns.as_deref().unwrap_or("");
     let rootless = cred::euid() != 0;
     match (mode, rootless) {
+        ("keep-id" | "nomap", false) if host::is_rootless() => {
+            Err(Error::new(format!("--userns {mode}: is not possible with the layers of an image"))
+                .why("their files have the ids of your own range, in which you are root")
+                .next("leave it out, or use --rootfs DIR"))
+        }
+        ("" | "host" | "private", false) if host::is_rootless() => {
+            holds(&here(), user)?;
+            Ok(Maps::default())
+        }
         ("" | "host", false) => Ok(Maps::default()),
         ("" | "host" | "private", true) => {
-            let maps = Maps {
-                uid: own_first(cred::euid(), &subordinate("/etc/subuid", cred::euid())),
-                gid: own_first(cred::egid(), &subordinate("/etc/subgid", cred::euid())),
-            };
+            let (uid, gid) = own();
+            let maps = Maps { uid, gid };
             holds(&maps, user)?;
             Ok(maps)
         }
@@ -33,12 +43,42 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
             };
             Ok(maps)
         }
-        ("keep-id", false) => {
-            Err(Error::new("--userns keep-id: is for unprivileged callers").next("leave it out"))
+        ("nomap", true) => Err(Error::new("--userns nomap: is not possible")
+            .why("the files that jug makes for a container belong to you, and nobody inside could read them")
+            .next("leave it out: what runs as another user than root has an id of your range")),
+        ("keep-id" | "nomap", false) => {
+            Err(Error::new(format!("--userns {mode}: is for unprivileged callers")).next("leave it out"))
         }
         (other, _) => Err(Error::new(format!("--userns: {other:?} is not supported"))
             .next("use host, or as an unprivileged user keep-id")),
     }
+}
+
+/// Who a program is when nobody says it: with keep-id the caller, as in Podman; else the image's or the root's word.
+pub fn user_of(settings: &Settings) -> String {
+    match settings.userns.as_deref() {
+        Some("keep-id") => format!("{}:{}", cred::euid(), cred::egid()),
+        _ => String::new(),
+    }
+}
+
+/// What every user namespace of the caller maps, users and groups: the caller is root inside, the range follows.
+pub fn own() -> (Map, Map) {
+    let (uid, gid) = (cred::euid(), cred::egid());
+    (own_first(uid, &subordinate("/etc/subuid", uid)), own_first(gid, &subordinate("/etc/subgid", uid)))
+}
+
+/// The maps of the user namespace in which this process is.
+pub fn here() -> Maps {
+    let read = |file: &str| {
+        let text = host::read(file).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| {
+            let mut words = line.split_whitespace().map(|word| word.parse::<u32>().ok());
+            Some((words.next()??, words.next()??, words.next()??))
+        });
+        lines.collect()
+    };
+    Maps { uid: read("/proc/self/uid_map"), gid: read("/proc/self/gid_map") }
 }
 
 /// The caller is root inside; the range follows.

@@ -18,9 +18,9 @@ use super::monitor::{self, Orders};
 use super::place::{Place, io};
 use super::runtime::{self, Runtime};
 use super::settings::Settings;
-use super::spec::{self, FromImage, Joined, Maps, Parts};
+use super::spec::{self, Args, FromImage, Joined, Maps, Parts};
 use super::user::User;
-use super::{files, ids, init, log, quantity, user, volumes};
+use super::{files, ids, init, limits, log, points, quantity, rootless, snapshot, user, volumes};
 use crate::apply::root::RootDir;
 use crate::error::{Error, Result};
 use crate::image::store::{Image, Store};
@@ -108,7 +108,7 @@ fn fill(
     place: &Place,
     settings: &Settings,
     root: Root,
-    args: Vec<String>,
+    args: Args,
     mut container: Container,
 ) -> Result<Prepared> {
     match write(place, settings, root, args, &mut container) {
@@ -124,20 +124,22 @@ fn write(
     place: &Place,
     settings: &Settings,
     root: Root,
-    mut args: Vec<String>,
+    args: Args,
     container: &mut Container,
 ) -> Result<Option<OwnedFd>> {
     let id = container.id().to_owned();
     if let Some((store, image)) = &root.kept {
         // No garbage collection takes the layers from under the container; `Container::erase` lets go.
-        store.pin(image, &id)?;
+        store.pin(image, &id, !settings.rm)?;
     }
     let record = &mut container.record;
     record.image = root.image;
     record.image_id = root.image_id;
     record.layers = root.layers;
     record.rootfs = root.directory;
-    record.args = args.clone();
+    let mut args_of_all = [args.entrypoint.as_slice(), &args.cmd].concat();
+    record.args = args_of_all.clone();
+    record.entrypoint = args.entrypoint;
     record.settings = settings.clone();
     record.labels = root.says.labels.clone();
     record.labels.extend(labels(settings)?);
@@ -146,17 +148,18 @@ fn write(
     if sys::signal::number(&record.stop_signal).is_none() {
         return Err(Error::new(format!("--stop-signal: unknown signal {:?}", record.stop_signal)));
     }
-    let tree = open_root(container)?;
+    let mut tree = open_root(container)?;
     let dir = match (&tree, &container.record.rootfs) {
         (Some(tree), _) => tree.try_clone().map_err(io("dup"))?,
         (None, Some(dir)) => path::open(dir, libc::O_PATH | libc::O_DIRECTORY)?,
         (None, None) => return Err(Error::new("the container has no root")),
     };
     let dir = RootDir::new(dir);
-    let said = settings.user.as_deref().or(root.says.user.as_deref()).unwrap_or("");
+    let own = ids::user_of(settings);
+    let said = settings.user.as_deref().or(root.says.user.as_deref()).unwrap_or(&own);
     let user = user::resolve(&dir, said, &settings.group_add)?;
     let maps = ids::maps(settings, &user)?;
-    let hostname = hostname(settings, &id);
+    let hostname = hostname(settings, &id)?;
     let mut mounts = files_of(place, settings, container, &hostname, &dir)?;
     let wanted = volumes::wanted(settings, &root.says.volumes)?;
     container.claim_volumes(volumes::anonymous(&wanted))?;
@@ -165,9 +168,17 @@ fn write(
     mounts.extend(of_volumes);
     if settings.init {
         mounts.push(init_mount()?);
-        args.insert(0, init::PATH.to_owned());
+        args_of_all.insert(0, init::PATH.to_owned());
     }
-    write_config(settings, &root.says, container, &args, &user, mounts, &hostname, &maps)?;
+    let config =
+        write_config(settings, &root.says, container, &args_of_all, &user, mounts, &hostname, &maps)?;
+    if tree.is_some() && settings.read_only {
+        // A layer that is mounted must not change: the root is mounted once more with what it lacked.
+        let points = container.path.join(snapshot::POINTS);
+        if points::make(&points, &dir, &points::wanted(&config))? {
+            tree = open_root(container)?;
+        }
+    }
     container.write_record()?;
     Ok(tree)
 }
@@ -176,20 +187,20 @@ fn write(
 fn write_config(
     settings: &Settings,
     image: &FromImage,
-    container: &Container,
+    container: &mut Container,
     args: &[String],
     user: &User,
     mounts: Vec<Value>,
     hostname: &str,
     maps: &Maps,
-) -> Result<()> {
+) -> Result<Value> {
     let other = |mode: &Option<String>| {
         mode.as_deref().is_some_and(|mode| mode.starts_with("container:")).then_some(0)
     };
     let joined =
         Joined { pid: other(&settings.pid), ipc: other(&settings.ipc), network: other(&settings.network) };
     let rootfs = container.path.join("rootfs");
-    let config = spec::make(&Parts {
+    let mut config = spec::make(&Parts {
         id: container.id(),
         settings,
         image,
@@ -203,13 +214,20 @@ fn write_config(
         env: &environment(&settings.env_file, &settings.env)?,
         annotations: &labels(settings)?,
     })?;
-    write_whole(&container.path, "config.json", config.to_string().as_bytes(), !settings.rm)
+    container.record.scope = limits::place(&mut config, settings, container.id())?;
+    write_whole(&container.path, "config.json", config.to_string().as_bytes(), !settings.rm)?;
+    Ok(config)
 }
 
-fn hostname(settings: &Settings, id: &str) -> String {
-    let host = || crate::host::read("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
-    let shared = || (settings.uts.as_deref() == Some("host")).then(host).flatten();
-    settings.hostname.clone().or_else(shared).unwrap_or_else(|| id[..12].to_owned())
+/// The host's where its network is the container's too, as in Docker: other hosts know it by that name.
+fn hostname(settings: &Settings, id: &str) -> Result<String> {
+    let host = |mode: &Option<String>| mode.as_deref() == Some("host");
+    if host(&settings.uts) && settings.hostname.is_some() {
+        return Err(Error::new("--hostname: with --uts host it would change the host's own name"));
+    }
+    let theirs = || crate::host::read("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    let shared = || (host(&settings.uts) || host(&settings.network)).then(theirs).flatten();
+    Ok(settings.hostname.clone().or_else(shared).unwrap_or_else(|| id[..12].to_owned()))
 }
 
 fn init_mount() -> Result<Value> {
@@ -258,6 +276,13 @@ pub fn environment(files: &[PathBuf], flags: &[String]) -> Result<Vec<String>> {
         match entry.split_once('=') {
             Some(("", _)) => return Err(Error::new(format!("invalid environment variable: {entry:?}"))),
             Some(_) => found.push(entry),
+            // As Podman: all of the caller's whose names begin so.
+            None if entry.ends_with('*') => found.extend(
+                std::env::vars_os()
+                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                    .filter(|(name, _)| name.starts_with(entry.trim_end_matches('*')))
+                    .map(|(name, value)| format!("{name}={value}")),
+            ),
             None => found.extend(std::env::var(&entry).ok().map(|value| format!("{entry}={value}"))),
         }
     }
@@ -288,7 +313,7 @@ fn open_root(container: &Container) -> Result<Option<OwnedFd>> {
     if container.record.layers.is_empty() {
         return Ok(None);
     }
-    super::snapshot::open(container).map(Some)
+    snapshot::open(container).map(Some)
 }
 
 /// Runs the container under this process, which waits for it: `run --rm` without a terminal. Nothing is logged.
@@ -310,6 +335,7 @@ fn directly(container: &Container, tree: Option<&OwnedFd>) -> Result<u8> {
     monitor::keep_open(container.dir())?;
     let log = container.path.join("runtime.log");
     let mut command = runtime.logged(&log);
+    command.args(container.record.scope.then_some(runtime::SCOPE));
     command.args(["run", "--bundle"]).arg(&container.path).arg(container.id());
     let code = runtime::foreground(command, settings.interactive)?;
     let code = runtime::failure(&log).map_or(code, |(code, _)| code.into());
@@ -334,21 +360,17 @@ fn enter(dir: &Path, tree: Option<&OwnedFd>) -> Result<()> {
 pub fn monitored(prepared: Prepared, attach: bool) -> std::result::Result<Option<OwnedFd>, (u8, Error)> {
     let ours = |e: Error| (runtime::FAILED, e);
     let Prepared { container, tree } = prepared;
-    let tree = match tree {
-        Some(tree) => Some(tree),
-        None => open_root(&container).map_err(ours)?,
-    };
+    let mounted = !container.record.layers.is_empty();
     refresh(&container).map_err(ours)?;
     container.write_started().map_err(ours)?;
     container.place.make(&container.place.runroot).map_err(ours)?;
     let (report, theirs) = socket::pair().map_err(ours)?;
     let client = attach.then(socket::pair).transpose().map_err(ours)?;
-    let words = orders(&container, tree.is_some(), &theirs, client.as_ref().map(|(_, theirs)| theirs))
-        .map_err(ours)?;
+    let words =
+        orders(&container, mounted, &theirs, client.as_ref().map(|(_, theirs)| theirs)).map_err(ours)?;
     match clone::clone3(0, None).map_err(ours)? {
         Side::Child => {
-            let e =
-                become_monitor(&container, tree.as_ref(), &words, &theirs, client.as_ref().map(|(_, c)| c));
+            let e = become_monitor(&container, tree, &words, &theirs, client.as_ref().map(|(_, c)| c));
             let text: Vec<u8> = [b'E', runtime::FAILED].into_iter().chain(e.to_string().bytes()).collect();
             let _ = socket::send(theirs.as_fd(), &text[..text.len().min(8000)], None);
             process::exit_now(1)
@@ -382,6 +404,7 @@ fn orders(
         interactive: settings.interactive,
         rm: settings.rm,
         mounted,
+        scope: container.record.scope,
         max_size: max_size.and_then(|size| u64::try_from(size).ok()).unwrap_or(log::MAX_SIZE),
         max_files: max_files(settings)?,
         report: report.as_raw_fd(),
@@ -402,14 +425,20 @@ pub fn max_files(settings: &Settings) -> Result<u32> {
 /// In the child: returns only the reason why not.
 fn become_monitor(
     container: &Container,
-    tree: Option<&OwnedFd>,
+    tree: Option<OwnedFd>,
     words: &[CString],
     report: &OwnedFd,
     client: Option<&OwnedFd>,
 ) -> Error {
-    let prepare = || -> Result<OwnedFd> {
+    let mut tree = tree;
+    let mut prepare = || -> Result<OwnedFd> {
         process::setsid()?;
-        enter(&container.path, tree)?;
+        if tree.is_none() && !container.record.layers.is_empty() {
+            // Here, so that the caller stays outside, and may see to the next container.
+            rootless::enter()?;
+            tree = open_root(container)?;
+        }
+        enter(&container.path, tree.as_ref())?;
         path::chdir(&container.path)?;
         let null = path::open(Path::new("/dev/null"), libc::O_RDWR)?;
         (0..3).try_for_each(|number| fd::dup_onto(null.as_fd(), number))?;

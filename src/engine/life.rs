@@ -8,6 +8,7 @@ use super::{attach, monitor};
 use crate::container as oci;
 use crate::container::record::Root;
 use crate::error::{Error, Result};
+use crate::host;
 use crate::sys::{fd, signal, socket};
 
 /// How long a monitor may take for what it has to do after an end.
@@ -27,7 +28,10 @@ pub fn kill(container: &Container, number: i32) -> Result<()> {
     if !container.status()?.is_up() {
         return Err(not_running(container));
     }
-    let sent = oci::kill(&records(container)?, &container.oci_id()?, number, number == libc::SIGKILL);
+    // Without a cgroup the end of the first process is the end of the others, in a PID namespace of their own.
+    let alone = host::is_rootless() && container.record.settings.pid.is_none();
+    let all = number == libc::SIGKILL && !alone;
+    let sent = oci::kill(&records(container)?, &container.oci_id()?, number, all);
     // It may have ended meanwhile, and even be gone.
     let ended = ["container not running", "container does not exist"];
     sent.map_err(|e| if ended.contains(&e.what()) { not_running(container) } else { e })

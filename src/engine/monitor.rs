@@ -18,7 +18,7 @@ use super::log::Writer;
 use super::place::{Place, io};
 use super::runtime::{self, Runtime};
 use crate::error::{Error, Result};
-use crate::sys::{fd, mount, path, process, signal, socket, tty};
+use crate::sys::{fd, idle, mount, path, process, signal, socket, tty};
 
 /// The name by which the binary knows that it is the monitor.
 pub const NAME: &str = "jug-monitor";
@@ -35,6 +35,7 @@ pub struct Orders {
     pub interactive: bool,
     pub rm: bool,
     pub mounted: bool,
+    pub scope: bool,
     pub max_size: u64,
     pub max_files: u32,
     /// Descriptors by number: who waits for the start, who is attached from the start (or -1), the locked directory.
@@ -46,7 +47,13 @@ pub struct Orders {
 impl Orders {
     pub fn words(&self) -> Vec<String> {
         let flag = |on: bool, letter: &str| if on { letter.to_owned() } else { String::new() };
-        let flags = [(self.tty, "t"), (self.interactive, "i"), (self.rm, "r"), (self.mounted, "m")];
+        let flags = [
+            (self.tty, "t"),
+            (self.interactive, "i"),
+            (self.rm, "r"),
+            (self.mounted, "m"),
+            (self.scope, "s"),
+        ];
         vec![
             NAME.to_owned(),
             self.id.clone(),
@@ -74,6 +81,7 @@ impl Orders {
             interactive: flags.contains('i'),
             rm: flags.contains('r'),
             mounted: flags.contains('m'),
+            scope: flags.contains('s'),
             max_size: max_size.parse().ok()?,
             max_files: max_files.parse().ok()?,
             report: report.parse().ok()?,
@@ -147,6 +155,7 @@ fn begin(orders: &Orders, dir: &OwnedFd) -> std::result::Result<Watched, (u8, St
     let mut streams = Streams::new(orders).map_err(ours)?;
     let runtime = Runtime { path: orders.runtime.clone(), state: orders.place.oci() };
     let mut command = runtime.logged(Path::new("runtime.log"));
+    command.args(orders.scope.then_some(runtime::SCOPE));
     command.args(["run", "--detach", "--bundle", ".", "--pid-file", "pid"]);
     if streams.console.is_some() {
         command.args(["--console-socket", "console"]);
@@ -283,12 +292,12 @@ impl Watched {
         if let Some(input) = self.input.as_ref().filter(|_| !self.typed.is_empty()) {
             list.push((input.as_fd(), libc::POLLOUT));
         }
-        if timeout_ms < 0 {
+        let ready = if timeout_ms < 0 {
             process::trim_heap();
-            // Last of all: what runs after it is fetched again, 64 kB at a time.
-            process::forget_code();
-        }
-        let ready = fd::poll(&list, timeout_ms)?;
+            idle::poll_without_code(&list)?
+        } else {
+            fd::poll(&list, timeout_ms)?
+        };
         if ready[1] {
             while let Ok(Some(_)) = signal::next(self.signals.as_fd()) {}
             process::reap_orphans(self.pid);
@@ -313,8 +322,11 @@ impl Watched {
     }
 
     fn read_outputs(&mut self, ready: &[bool]) {
-        for at in (0..ready.len()).rev().filter(|at| ready[*at]) {
+        // What was said on both at once is taken in the order in which most programs say it: stdout first.
+        let mut closed = 0;
+        for at in (0..ready.len()).filter(|at| ready[*at]) {
             let mut message = [0; LONGEST];
+            let at = at - closed;
             let (output, letter) = &self.outputs[at];
             message[0] = *letter;
             match fd::read(output.as_fd(), &mut message[1..]) {
@@ -323,7 +335,10 @@ impl Watched {
                     self.tell(&message[..=n]);
                 }
                 // The other end is closed: EOF of a pipe, EIO of a terminal.
-                _ => drop(self.outputs.remove(at)),
+                _ => {
+                    self.outputs.remove(at);
+                    closed += 1;
+                }
             }
         }
     }

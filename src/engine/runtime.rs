@@ -13,6 +13,9 @@ pub const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
+/// The flag by which a scope of systemd's is the container's cgroup.
+pub const SCOPE: &str = "--systemd-cgroup";
+
 #[derive(Debug, Clone)]
 pub struct Runtime {
     pub path: PathBuf,
@@ -89,7 +92,7 @@ pub fn failure(log: &Path) -> Option<(u8, String)> {
     let said =
         message.split_once("unable to start container process: ").map_or(message.as_str(), |(_, said)| said);
     let first = said.lines().next().unwrap_or("");
-    let code = match first.starts_with("exec") {
+    let code = match first.starts_with("exec") || first.starts_with("chdir to cwd") {
         true if first.contains("not found") || first.contains("no such file") => NOT_FOUND,
         true => NOT_EXECUTABLE,
         false => FAILED,

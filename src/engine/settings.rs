@@ -87,7 +87,8 @@ pub struct Settings {
     /// Take a capability away; ALL for all
     #[arg(long, value_name = "CAP", value_delimiter = ',')]
     pub cap_drop: Vec<String>,
-    /// seccomp=FILE|unconfined, apparmor=PROFILE, label=disable|KEY:VALUE, no-new-privileges, unmask=ALL
+    /// seccomp=FILE|unconfined, apparmor=PROFILE, label=disable|KEY:VALUE, no-new-privileges, mask=PATHS,
+    /// unmask=PATHS|ALL, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,
     /// Give the container nearly all that the host's root has
@@ -111,7 +112,7 @@ pub struct Settings {
     /// Seconds after which `stop` kills [default: 10]
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     pub stop_timeout: Option<i64>,
-    /// host, keep-id (rootless: the caller's id inside too), or auto (root: ids of its own)
+    /// host, or for unprivileged users with --rootfs keep-id (the caller's id inside too)
     #[arg(long, value_name = "MODE")]
     pub userns: Option<String>,
     /// Set a label
@@ -170,10 +171,12 @@ pub struct Settings {
 impl Settings {
     /// The value of a `--security-opt KEY=VALUE` (or KEY:VALUE), the last one; a bare KEY is "true".
     pub fn security(&self, key: &str) -> Option<&str> {
-        self.security_opt.iter().rev().find_map(|option| {
-            let (name, value) = option.split_once(['=', ':']).unwrap_or((option, "true"));
-            (name == key).then_some(value)
-        })
+        self.securities(key).last()
+    }
+
+    /// All of them.
+    pub fn securities(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.security_opt.iter().map(|text| option(text)).filter(move |(name, _)| *name == key).map(|o| o.1)
     }
 
     /// The value of a `--log-opt KEY=VALUE`.
@@ -184,4 +187,9 @@ impl Settings {
             .find_map(|option| option.split_once('=').filter(|(name, _)| *name == key))
             .map(|o| o.1)
     }
+}
+
+/// `KEY=VALUE` or, as Docker once had it, `KEY:VALUE`.
+pub fn option(text: &str) -> (&str, &str) {
+    text.split_once(['=', ':']).unwrap_or((text, "true"))
 }

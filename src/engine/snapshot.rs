@@ -7,37 +7,42 @@ use std::path::PathBuf;
 
 use super::container::{Container, remove_tree};
 use super::place::io;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host;
 use crate::image::snapshot::{self, Options, Upper};
 
-/// The root as a detached mount. What is written goes to the container's `upper`; one that is to be removed at its end
-/// need not survive a crash of the machine.
-pub fn open(container: &Container) -> Result<OwnedFd> {
-    let directory = |name: &str, mode: u32| -> Result<PathBuf> {
-        let path = container.path.join(name);
-        match DirBuilder::new().mode(mode).create(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(path),
-            other => other.map(|()| path.clone()).map_err(io(format_args!("mkdir({path:?})"))),
-        }
-    };
-    if host::is_rootless() {
-        return Err(Error::new("containers of images need root, for now")
-            .why("the layers have to be mounted in a user namespace that every later verb can enter")
-            .next("as an unprivileged user, unpack the image and use --rootfs DIR"));
+/// The directory of the mount points that a read-only root lacks, see `points`.
+pub const POINTS: &str = "points";
+
+fn directory(container: &Container, name: &str, mode: u32) -> Result<PathBuf> {
+    let path = container.path.join(name);
+    match DirBuilder::new().mode(mode).create(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(path),
+        other => other.map(|()| path.clone()).map_err(io(format_args!("mkdir({path:?})"))),
     }
-    directory("rootfs", 0o755)?;
-    if container.record.settings.rm {
+}
+
+/// The root as a detached mount. What is written goes to the container's `upper`; one that is to be removed at its end
+/// need not survive a crash of the machine. A read-only root has nothing on top but the mount points: it stays an
+/// overlay, of two layers at least, which nobody can make writable, as a bind of an image's only layer could be.
+///
+/// As an unprivileged user, call `rootless::enter` first.
+pub fn open(container: &Container) -> Result<OwnedFd> {
+    directory(container, "rootfs", 0o755)?;
+    let upper = directory(container, "upper", 0o755)?;
+    let passing = container.record.settings.rm;
+    let options = Options { volatile: passing, rootless: host::is_rootless(), ..Options::default() };
+    let mut layers = container.record.layers.clone();
+    if container.record.settings.read_only {
+        layers.push(directory(container, POINTS, 0o755)?);
+        return snapshot::mount(&layers, None, &options);
+    }
+    if passing {
         // A volatile mount leaves a mark by which the next one is refused; what it was about is still whole here.
         remove_tree(&container.path.join("work"))?;
     }
-    let (upper, work) = (directory("upper", 0o755)?, directory("work", 0o700)?);
-    let options = Options {
-        volatile: container.record.settings.rm,
-        rootless: host::is_rootless(),
-        ..Options::default()
-    };
-    snapshot::mount(&container.record.layers, Some(&Upper { upper: &upper, work: &work }), &options)
+    let work = directory(container, "work", 0o700)?;
+    snapshot::mount(&layers, Some(&Upper { upper: &upper, work: &work }), &options)
 }
 
 /// The same to be looked at only, beside a container that runs.

@@ -50,20 +50,27 @@ impl FromImage {
     }
 
     /// The program and its arguments: the entrypoint, and the words given or else the image's.
-    pub fn args(&self, settings: &Settings, words: &[String]) -> Result<Vec<String>> {
+    pub fn args(&self, settings: &Settings, words: &[String]) -> Result<Args> {
         let entrypoint = match settings.entrypoint.as_deref() {
             Some("") => Vec::new(),
-            Some(program) => vec![program.to_owned()],
+            // As Podman: the exec form of a Dockerfile.
+            Some(text) => serde_json::from_str(text).unwrap_or_else(|_| vec![text.to_owned()]),
             None => self.entrypoint.clone(),
         };
         // A new entrypoint has no use for the image's arguments.
         let cmd = if words.is_empty() && settings.entrypoint.is_none() { &self.cmd } else { words };
-        let args: Vec<String> = entrypoint.iter().chain(cmd).cloned().collect();
-        if args.is_empty() {
+        if entrypoint.is_empty() && cmd.is_empty() {
             return Err(Error::new("no command specified").next("name the program to run after the image"));
         }
-        Ok(args)
+        Ok(Args { cmd: cmd.to_vec(), entrypoint })
     }
+}
+
+/// The program and its arguments, in the two parts that an image has.
+#[derive(Debug, Default)]
+pub struct Args {
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
 }
 
 /// Namespaces of other containers: the process whose they are.
@@ -145,6 +152,7 @@ pub fn make(parts: &Parts) -> Result<Value> {
         return Err(Error::new("--publish: published ports come with bridged networks, in a later version")
             .next("use --network host for now"));
     }
+    known_options(settings)?;
     let caps = capabilities(settings)?;
     let mut config = json!({
         "ociVersion": "1.3.0",
@@ -160,6 +168,19 @@ pub fn make(parts: &Parts) -> Result<Value> {
     Ok(config)
 }
 
+/// What nobody reads would be believed to protect.
+fn known_options(settings: &Settings) -> Result<()> {
+    const KNOWN: [&str; 7] =
+        ["apparmor", "label", "mask", "no-new-privileges", "seccomp", "systempaths", "unmask"];
+    for option in &settings.security_opt {
+        if !KNOWN.contains(&super::settings::option(option).0) {
+            return Err(Error::new(format!("--security-opt: {option:?} is unknown"))
+                .next(format!("options are {}", KNOWN.join(", "))));
+        }
+    }
+    Ok(())
+}
+
 /// `CAP_` in front, known to this library.
 fn capability(name: &str) -> Result<String> {
     let upper = name.to_ascii_uppercase();
@@ -172,13 +193,12 @@ fn capability(name: &str) -> Result<String> {
 
 /// The bounding set: the default, without what is dropped, with what is added (as docker reads the two lists).
 fn capabilities(settings: &Settings) -> Result<BTreeSet<String>> {
-    let every = || caps::all().iter().map(ToString::to_string).collect::<BTreeSet<_>>();
     let is_all = |name: &String| name.eq_ignore_ascii_case("all");
     let named = |list: &[String]| -> Result<Vec<String>> {
         list.iter().filter(|name| !is_all(name)).map(|name| capability(name)).collect()
     };
     let mut set: BTreeSet<String> = if settings.privileged || settings.cap_add.iter().any(is_all) {
-        every()
+        caps::all().iter().map(ToString::to_string).collect()
     } else if settings.cap_drop.iter().any(is_all) {
         BTreeSet::new()
     } else {
@@ -189,11 +209,23 @@ fn capabilities(settings: &Settings) -> Result<BTreeSet<String>> {
         set.retain(|name| !dropped.contains(name));
     }
     set.extend(named(&settings.cap_add)?);
+    retain_known(&mut set);
+    Ok(set)
+}
+
+/// What this kernel has not yet heard of cannot be given.
+fn retain_known(set: &mut BTreeSet<String>) {
     let last = host::read("/proc/sys/kernel/cap_last_cap").ok().and_then(|n| n.trim().parse::<u8>().ok());
     set.retain(|name| {
         name.parse::<caps::Capability>().is_ok_and(|cap| last.is_none_or(|last| cap.index() <= last))
     });
-    Ok(set)
+}
+
+/// All of this kernel's.
+pub fn every_capability() -> BTreeSet<String> {
+    let mut all = caps::all().iter().map(ToString::to_string).collect();
+    retain_known(&mut all);
+    all
 }
 
 fn process(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
@@ -209,7 +241,7 @@ fn process(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
     };
     let mut process = json!({
         "terminal": settings.tty,
-        "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
+        "user": { "uid": user.uid, "gid": user.gid, "additionalGids": groups(user, group_map(parts).len()) },
         "args": parts.args,
         "env": environment(parts),
         "cwd": settings.workdir.as_deref().or(parts.image.workdir.as_deref()).unwrap_or("/"),
@@ -227,6 +259,27 @@ fn process(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
         process["apparmorProfile"] = profile.into();
     }
     Ok(process)
+}
+
+/// The groups that the container has: of its own user namespace, or of the one in which an unprivileged caller's is.
+fn group_map(parts: &Parts) -> Vec<(u32, u32, u32)> {
+    match parts.maps.gid.as_slice() {
+        [] if host::is_rootless() => super::ids::here().gid,
+        own => own.to_vec(),
+    }
+}
+
+/// The groups of a process. The primary one is listed too: a file that keeps a group out keeps its members out
+/// (CVE-2022-2995). `maps`: how many lines the namespace's map of groups has; where it is one, of a single id, there is
+/// no setgroups(2).
+pub fn groups(user: &User, maps: usize) -> Vec<u32> {
+    let mut groups = user.groups.clone();
+    if maps != 1 {
+        groups.push(user.gid);
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    groups
 }
 
 fn no_new_privileges(settings: &Settings) -> Result<bool> {
@@ -264,11 +317,16 @@ fn apparmor(settings: &Settings) -> Result<Option<String>> {
 
 /// The image's, then ours, then what was said; the last of a name counts.
 fn environment(parts: &Parts) -> Vec<String> {
-    let mut list: Vec<String> = Vec::new();
     let home = parts.user.home.clone().unwrap_or_else(|| "/".to_owned());
     let ours = [PATH.to_owned(), format!("HOSTNAME={}", parts.hostname), format!("HOME={home}")];
     let terminal = parts.settings.tty.then(|| "TERM=xterm".to_owned());
-    for entry in ours.iter().chain(&terminal).chain(&parts.image.env).chain(parts.env) {
+    merged(ours.iter().chain(&terminal).chain(&parts.image.env).chain(parts.env))
+}
+
+/// Entries in the order of the first of each name; the last one counts.
+pub fn merged<'a>(entries: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut list: Vec<String> = Vec::new();
+    for entry in entries {
         let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
         match list.iter_mut().find(|other| other.split_once('=').is_some_and(|(other, _)| other == name)) {
             Some(other) => other.clone_from(entry),
@@ -287,7 +345,16 @@ fn rlimit(text: &str) -> Result<Value> {
         _ => value.parse::<u64>().map_err(|_| bad()),
     };
     let kind = format!("RLIMIT_{}", name.to_ascii_uppercase());
-    Ok(json!({ "type": kind, "soft": number(soft)?, "hard": number(hard)? }))
+    if serde_json::from_value::<oci_spec::runtime::PosixRlimitType>(kind.as_str().into()).is_err() {
+        return Err(Error::new(format!("--ulimit: there is no limit {name:?}")).next("see setrlimit(2)"));
+    }
+    let (soft, hard) = (number(soft)?, number(hard)?);
+    if soft > hard {
+        return Err(Error::new(format!(
+            "--ulimit {name}: the soft limit {soft} is above the hard limit {hard}"
+        )));
+    }
+    Ok(json!({ "type": kind, "soft": soft, "hard": hard }))
 }
 
 fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
@@ -306,9 +373,9 @@ fn mounts(parts: &Parts) -> Result<Vec<Value>> {
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
     ];
-    let in_userns = !parts.maps.uid.is_empty();
+    let in_userns = !parts.maps.uid.is_empty() || host::is_rootless();
     let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-    if !in_userns || parts.maps.gid.iter().any(|(inside, _, size)| (*inside..inside + size).contains(&5)) {
+    if !in_userns || group_map(parts).iter().any(|(inside, _, size)| (*inside..inside + size).contains(&5)) {
         devpts.push("gid=5");
     }
     all.push(mount("/dev/pts", "devpts", &devpts));
@@ -328,6 +395,7 @@ fn mounts(parts: &Parts) -> Result<Vec<Value>> {
             shm["source"] = "/dev/shm".into();
             all.push(shm);
         }
+        Some("none") => {}
         _ => all.push(mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm])),
     }
     all.extend(parts.mounts.iter().cloned());
@@ -346,12 +414,9 @@ fn linux(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
                 .ok_or_else(|| Error::new(format!("--sysctl: {text:?} is not NAME=VALUE")))
         }).collect::<Result<Map<String, Value>>>()?,
     });
-    if !settings.privileged && settings.security("unmask") != Some("ALL") {
-        let mut masked: Vec<String> = MASKED.map(str::to_owned).into();
-        masked.extend(throttle_files());
-        linux["maskedPaths"] = masked.into();
-        linux["readonlyPaths"] = READ_ONLY.to_vec().into();
-    }
+    let (masked, read_only) = hidden(settings);
+    linux["maskedPaths"] = masked.into();
+    linux["readonlyPaths"] = read_only.into();
     if let Some(profile) = profile(settings, caps)? {
         linux["seccomp"] = profile;
     }
@@ -373,6 +438,24 @@ fn linux(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
         .next("use label=disable"));
     }
     Ok(linux)
+}
+
+/// What of /proc and /sys is masked, and what is read-only: the defaults, without what `unmask` names (a list with
+/// colons, or ALL), and with what `mask` names.
+fn hidden(settings: &Settings) -> (Vec<String>, Vec<String>) {
+    let (mut masked, mut read_only) = (Vec::new(), Vec::new());
+    let open = settings.privileged || settings.security("systempaths") == Some("unconfined");
+    if !open && !settings.securities("unmask").any(|paths| paths.eq_ignore_ascii_case("all")) {
+        masked.extend(MASKED.map(str::to_owned).into_iter().chain(throttle_files()));
+        read_only.extend(READ_ONLY.map(str::to_owned));
+    }
+    for list in [&mut masked, &mut read_only] {
+        list.retain(|path| {
+            !settings.securities("unmask").flat_map(|paths| paths.split(':')).any(|p| p == path)
+        });
+    }
+    masked.extend(settings.securities("mask").flat_map(|paths| paths.split(':')).map(str::to_owned));
+    (masked, read_only)
 }
 
 /// How often each processor was throttled tells about the neighbours (Docker and Podman mask it too).
@@ -438,7 +521,8 @@ fn resources(settings: &Settings, devices: Vec<Value>) -> Result<Value> {
         return Err(Error::new("--memory-swap: needs --memory"));
     }
     let mut cpu = Map::new();
-    if let Some(cpus) = &settings.cpus {
+    // 0 is no limit.
+    if let Some(cpus) = settings.cpus.as_ref().filter(|cpus| cpus.parse() != Ok(0.0)) {
         let number = cpus.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.01 && *n < 100_000.0);
         let number =
             number.ok_or_else(|| Error::new(format!("--cpus: {cpus:?} is not a number from 0.01 on")))?;

@@ -189,6 +189,11 @@ pub fn make(place: &Place, mounts: &[Mount], root: &RootDir) -> Result<Vec<Value
                         .filter(|word| !mount.options.iter().any(|option| *option == word[2..])),
                 );
                 options.retain(|option| !["suid", "dev", "exec"].contains(&option.as_str()));
+                // A new directory is everybody's, as /tmp; one of the image keeps its mode.
+                let there = root.open_existing(&lexical(Path::new(&mount.target)))?.is_some();
+                if !there && !options.iter().any(|option| option.starts_with("mode=")) {
+                    options.push("mode=1777".to_owned());
+                }
                 ("tmpfs", "tmpfs".to_owned())
             }
             Source::Bind(path) => {

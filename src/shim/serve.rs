@@ -103,7 +103,7 @@ impl Shim {
         let mut count = self.epoll.wait(wait, &mut seen)?;
         if count == 0 && last.is_none() && self.publisher.is_empty() {
             sys::process::trim_heap();
-            sys::process::forget_code();
+            sys::idle::forget_code();
             let deserted = self.containers.is_empty() && self.jobs.is_empty() && self.connections.is_empty();
             // At once, so that little of it is taken up again.
             count = self.epoll.wait(if deserted { DESERTED } else { -1 }, &mut seen)?;

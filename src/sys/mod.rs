@@ -9,6 +9,7 @@ pub mod clone;
 pub mod cred;
 pub mod epoll;
 pub mod fd;
+pub mod idle;
 pub mod landlock;
 pub mod mount;
 pub mod netlink;

@@ -211,25 +211,6 @@ pub fn prctl(option: i32, arg: u64) -> Result<i32> {
     check!(unsafe { libc::prctl(option, arg, 0, 0, 0) }, "prctl({option}, {arg})")
 }
 
-/// Gives the pages of this program's code and constants back to the page cache (madvise(2), MADV_DONTNEED): what is
-/// needed again is mapped again, 64 kB at a time. For a program that mostly waits.
-pub fn forget_code() {
-    unsafe extern "C" {
-        /// The first byte of the program, and the first one behind its code (ld(1); etext(3)). In between lie the
-        /// read-only segments.
-        static __executable_start: u8;
-        static etext: u8;
-    }
-    const PAGE: usize = 4096;
-    let first = (&raw const __executable_start).addr().next_multiple_of(PAGE);
-    let end = (&raw const etext).addr() / PAGE * PAGE;
-    // SAFETY: the range is of private file mappings that nobody writes to (the program is static and not relocated;
-    // what is relocated lies behind it), so the file gives back the same bytes. A failure changes nothing.
-    unsafe {
-        libc::madvise(std::ptr::without_provenance_mut(first), end.saturating_sub(first), libc::MADV_DONTNEED)
-    };
-}
-
 /// Gives unused memory of the allocator back to the kernel (malloc_trim(3)).
 pub fn trim_heap() {
     // SAFETY: plain call of the allocator that this program uses.

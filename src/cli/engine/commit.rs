@@ -10,7 +10,7 @@ use super::each::{find, place};
 use super::{Global, changes};
 use crate::cli::log;
 use crate::container::record::rfc3339;
-use crate::engine::life;
+use crate::engine::{life, rootless};
 use crate::error::{Error, Result};
 use crate::image::layer::write;
 use crate::image::made::{Made, MadeLayer};
@@ -52,6 +52,7 @@ impl Commit {
             return Err(Error::new("a container of --rootfs has no image to go on from")
                 .next("use export and import"));
         }
+        rootless::enter()?;
         let name = self.name.as_deref().map(Reference::parse).transpose()?;
         let store = Store::open(&place(global)?.root)?;
         let image = store.find(&container.record.image_id)?;

@@ -1,17 +1,19 @@
 //! `exec` and `top`: another program in a running container.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::Global;
-use super::each::find;
+use super::each::{find, no_flag};
 use crate::apply::root::RootDir;
 use crate::cli::log;
 use crate::engine::container::{Container, Status};
+use crate::engine::place::io;
 use crate::engine::runtime::{self, Runtime};
-use crate::engine::{launch, user};
+use crate::engine::{launch, rootless, spec, user};
 use crate::error::{Error, Result};
 use crate::sys::{path, process};
 
@@ -36,6 +38,12 @@ pub struct Exec {
     /// Set an environment variable; without a value, take it from the caller
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Read environment variables from a file, one a line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Give it all capabilities
+    #[arg(long)]
+    privileged: bool,
     /// Container, then the program and its arguments
     #[arg(
         value_name = "CONTAINER COMMAND [ARG...]",
@@ -48,6 +56,7 @@ pub struct Exec {
 
 impl Exec {
     pub fn perform(self, global: &Global) -> Result<u8> {
+        no_flag(&self.words)?;
         let (name, command) = self.words.split_first().ok_or_else(|| Error::new("no container was named"))?;
         if command.is_empty() {
             return Err(Error::new("no command specified").next("jug exec CONTAINER COMMAND"));
@@ -63,38 +72,61 @@ impl Exec {
         let runtime = Runtime::find(&container.place, container.record.settings.runtime.as_deref())?;
         // One log for each call: two may run at once.
         let log = container.path.join(format!(".exec-{}", process::pid()));
+        let said = container.path.join(format!(".exec-{}.json", process::pid()));
+        let process = self.process(&container, command)?;
+        std::fs::write(&said, process.to_string()).map_err(io("write the process"))?;
         let mut call = runtime.logged(&log);
-        call.arg("exec");
-        for (on, flag) in [(self.tty, "--tty"), (self.detach, "--detach")] {
-            call.args(on.then_some(flag));
-        }
-        if let Some(dir) = &self.workdir {
-            call.args(["--cwd", dir]);
-        }
-        for entry in launch::environment(&[], &self.env)? {
-            call.args(["--env", &entry]);
-        }
-        if self.tty && !self.env.iter().any(|entry| entry.starts_with("TERM=")) {
-            call.args(["--env", "TERM=xterm"]);
-        }
-        if let Some(said) = &self.user {
-            let user = self.find_user(&container, said)?;
-            call.args(["--user", &format!("{}:{}", user.uid, user.gid)]);
-            for group in &user.groups {
-                call.args(["--additional-gids", &group.to_string()]);
-            }
-            let home = user.home.as_deref().unwrap_or("/");
-            call.args(["--env", &format!("HOME={home}")]);
-        }
-        call.arg(container.id()).args(command);
+        call.args(["exec", "--process"]).arg(&said);
+        call.args(self.detach.then_some("--detach")).arg(container.id());
         if self.detach {
             call.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         }
-        let code = runtime::foreground(call, self.interactive && !self.detach);
+        // A container of an image has the user namespace in which the root was mounted, and none of its own.
+        let code = match container.pid()?.filter(|_| !container.record.layers.is_empty()) {
+            Some(pid) => rootless::join(pid),
+            None => Ok(()),
+        }
+        .and_then(|()| runtime::foreground(call, self.interactive && !self.detach));
         let failure = runtime::failure(&log);
         let _ = std::fs::remove_file(&log);
+        let _ = std::fs::remove_file(&said);
         let code = code?;
         Ok(failure.map_or(code as u8, |(code, _)| code))
+    }
+
+    /// The container's own process with what the flags change.
+    fn process(&self, container: &Container, command: &[String]) -> Result<Value> {
+        let text = std::fs::read(container.path.join("config.json")).map_err(io("read config.json"))?;
+        let config: Value =
+            serde_json::from_slice(&text).map_err(|e| Error::new(format!("config.json: {e}")))?;
+        let mut process = config["process"].clone();
+        process["args"] = command.into();
+        process["terminal"] = self.tty.into();
+        if let Some(dir) = &self.workdir {
+            process["cwd"] = dir.as_str().into();
+        }
+        let mut env = Vec::new();
+        if self.tty {
+            env.push("TERM=xterm".to_owned());
+        }
+        if let Some(said) = &self.user {
+            let user = self.find_user(container, said)?;
+            let pid = container.pid()?.unwrap_or(0);
+            let map = crate::host::read(format!("/proc/{pid}/gid_map")).unwrap_or_default();
+            let map = map.lines().filter(|line| !line.trim_end().ends_with("4294967295")).count();
+            process["user"] =
+                json!({ "uid": user.uid, "gid": user.gid, "additionalGids": spec::groups(&user, map) });
+            env.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
+        }
+        env.extend(launch::environment(&self.env_file, &self.env)?);
+        let own = process["env"].as_array().into_iter().flatten();
+        let own: Vec<String> = own.filter_map(|entry| entry.as_str().map(str::to_owned)).collect();
+        process["env"] = spec::merged(own.iter().chain(&env)).into();
+        if self.privileged {
+            let all = spec::every_capability();
+            process["capabilities"] = json!({ "bounding": all, "effective": all, "permitted": all });
+        }
+        Ok(process)
     }
 
     /// By the files of the container as it is now, seen through its first process.

@@ -481,6 +481,7 @@ fn value_of(pipe: &Pipe, dot: &Value, scope: &Scope<'_>) -> Result<Value> {
         last = Some(match first {
             Operand::Word(name) => super::format_words::call(name, &arguments).map_err(wrong)?,
             operand if arguments.is_empty() => operand_value(operand, dot, scope)?,
+            Operand::Field(None, path) if path == &["Label"] => super::format_words::label(dot, &arguments),
             _ => return Err(wrong("a field takes no arguments")),
         });
     }

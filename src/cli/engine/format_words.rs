@@ -164,3 +164,10 @@ fn printf(format: &str, arguments: &[Value]) -> std::result::Result<String, Stri
     }
     Ok(out + rest)
 }
+/// Docker's `{{.Label "key"}}`: the value, or nothing. The labels of a row are one string, with commas.
+pub(super) fn label(row: &Value, arguments: &[Value]) -> Value {
+    let [Value::String(key)] = arguments else { return Value::Null };
+    let labels = row["Labels"].as_str().unwrap_or("").split(',');
+    let mut found = labels.filter_map(|label| label.split_once('=')).filter(|(name, _)| name == key);
+    found.next().map_or("", |(_, value)| value).into()
+}

@@ -15,13 +15,18 @@ pub struct Stop {
     /// Seconds to wait before killing; -1 to wait for ever
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", allow_hyphen_values = true)]
     time: Option<i64>,
-    #[arg(value_name = "CONTAINER", required = true)]
+    /// All that run
+    #[arg(short, long, conflicts_with = "names")]
+    all: bool,
+    #[arg(value_name = "CONTAINER", required_unless_present = "all")]
     names: Vec<String>,
 }
 
 impl Stop {
     pub fn perform(self, global: &Global) -> Result<u8> {
-        each(global, &self.names, |container| life::stop(&container, self.time).map(|()| None))
+        each(global, &names_or_all(global, self.names, self.all)?, |container| {
+            life::stop(&container, self.time).map(|()| None)
+        })
     }
 }
 
@@ -31,15 +36,30 @@ pub struct Kill {
     /// Name or number of the signal
     #[arg(short, long, default_value = "KILL")]
     signal: String,
-    #[arg(value_name = "CONTAINER", required = true)]
+    /// All that run
+    #[arg(short, long, conflicts_with = "names")]
+    all: bool,
+    #[arg(value_name = "CONTAINER", required_unless_present = "all")]
     names: Vec<String>,
+}
+
+/// Those that were named, or the ids of all that run.
+fn names_or_all(global: &Global, names: Vec<String>, all: bool) -> Result<Vec<String>> {
+    if !all {
+        return Ok(names);
+    }
+    let running = Container::all(&place(global)?)?.into_iter();
+    let running = running.filter(|container| container.status().is_ok_and(|status| status.is_up()));
+    Ok(running.map(|container| container.id().to_owned()).collect())
 }
 
 impl Kill {
     pub fn perform(self, global: &Global) -> Result<u8> {
         let number = signal::number(&self.signal).filter(|number| *number > 0);
         let number = number.ok_or_else(|| Error::new(format!("invalid signal: {}", self.signal)))?;
-        each(global, &self.names, |container| life::kill(&container, number).map(|()| None))
+        each(global, &names_or_all(global, self.names, self.all)?, |container| {
+            life::kill(&container, number).map(|()| None)
+        })
     }
 }
 

@@ -20,6 +20,7 @@ mod load;
 mod login;
 mod logout;
 mod logs;
+mod pattern;
 mod ps;
 mod pull;
 mod push;
@@ -37,7 +38,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::error::Result;
 
@@ -156,7 +157,7 @@ pub fn main() -> std::process::ExitCode {
     if crate::image::layer::worker::is_wanted() {
         return crate::image::layer::worker::main().into();
     }
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(said) => {
             let _ = said.print();
@@ -171,6 +172,34 @@ pub fn main() -> std::process::ExitCode {
             ENGINE_FAILED.into()
         }
     }
+}
+
+/// The command line; once more as Docker reads it, where it was not understood.
+fn parse() -> std::result::Result<Cli, clap::Error> {
+    Cli::try_parse().or_else(|said| {
+        if matches!(said.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            return Err(said);
+        }
+        let matches = lenient(Cli::command()).try_get_matches().map_err(|_| said)?;
+        Cli::from_arg_matches(&matches)
+    })
+}
+
+/// A flag may come twice, and then the last one counts; one without a value takes `=true` and `=false`. Neither stands
+/// in the help, which is why this is not how the command is made.
+fn lenient(command: Command) -> Command {
+    let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let command = command.args_override_self(true).mut_args(|arg| match arg.get_action() {
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .value_parser(clap::value_parser!(bool))
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true"),
+        _ => arg,
+    });
+    verbs.iter().fold(command, |command, verb| command.mut_subcommand(verb, lenient))
 }
 
 /// What this binary is when it is not called by people: the monitor of a container, or the init in one.

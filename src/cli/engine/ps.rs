@@ -6,10 +6,13 @@ use serde_json::{Value, json};
 use super::Global;
 use super::each::place;
 use super::format::Format;
+use super::pattern::Pattern;
 use crate::cli::log;
 use crate::engine::container::{Container, Status};
+use crate::engine::place::Place;
 use crate::engine::quantity;
 use crate::error::{Error, Result};
+use crate::image::reference::Reference;
 use crate::sys::process;
 
 /// List containers
@@ -30,7 +33,7 @@ pub struct Ps {
     /// The newest, running or not
     #[arg(short, long)]
     latest: bool,
-    /// id=, name=, label=, status=, ancestor=, exited=, volume=
+    /// id=, name=PATTERN, label=KEY[=VALUE], status=, ancestor=IMAGE, exited=CODE, volume=, network=, before=, since=
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// table, json, or a template such as '{{.ID}} {{.Names}}'
@@ -51,14 +54,16 @@ const COLUMNS: [(&str, &str); 7] = [
 impl Ps {
     pub fn perform(self, global: &Global) -> Result<u8> {
         let format = Format::parse(self.format.as_deref())?;
-        let filters = self.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>>>()?;
+        let place = place(global)?;
+        let filters =
+            self.filter.iter().map(|text| Filter::parse(&place, text)).collect::<Result<Vec<_>>>()?;
         let last = if self.latest { Some(1) } else { self.last };
         // Who asks for a status means also those that do not run.
         let all = self.all
             || last.is_some()
-            || filters.iter().any(|filter| ["status", "exited"].contains(&filter.key));
+            || filters.iter().any(|filter| matches!(filter.test, Test::Status(_) | Test::Exited(_)));
         let mut rows = Vec::new();
-        for container in Container::all(&place(global)?)? {
+        for container in Container::all(&place)? {
             // It may go away while it is looked at.
             let Ok(status) = container.status() else { continue };
             let shown = (all || status.is_up()) && Filter::all_match(&filters, &container, &status);
@@ -94,6 +99,8 @@ impl Ps {
             "Networks": network,
             "Mounts": mounts.cloned().collect::<Vec<_>>().join(","),
             "LocalVolumes": record.volumes.len().to_string(),
+            "Pid": container.pid()?.unwrap_or(0),
+            "ExitCode": if let Status::Exited { code, .. } = status { *code } else { 0 },
         }))
     }
 
@@ -109,25 +116,70 @@ impl Ps {
 
 struct Filter<'a> {
     key: &'a str,
-    value: &'a str,
+    test: Test<'a>,
+}
+
+enum Test<'a> {
+    Id(&'a str),
+    Name(Pattern),
+    Label(&'a str, Option<&'a str>),
+    NoLabel(&'a str, Option<&'a str>),
+    Status(&'a str),
+    /// By its canonical name, and by the beginning of its id.
+    Ancestor(&'a str, Option<Reference>),
+    Exited(i32),
+    Volume(&'a str),
+    Network(&'a str),
+    /// Made before this time, or after it.
+    Before(String),
+    Since(String),
 }
 
 impl<'a> Filter<'a> {
-    fn parse(text: &'a str) -> Result<Self> {
+    fn parse(place: &Place, text: &'a str) -> Result<Self> {
         let (key, value) =
             text.split_once('=').ok_or_else(|| Error::new(format!("--filter: {text:?} is not KEY=VALUE")))?;
-        let known = ["id", "name", "label", "status", "ancestor", "exited", "volume"];
-        if !known.contains(&key) {
-            return Err(Error::new(format!("invalid filter {key:?}"))
-                .next(format!("use one of {}", known.join(", "))));
-        }
-        Ok(Self { key, value })
+        let label = || value.split_once('=').map_or((value, None), |(key, value)| (key, Some(value)));
+        let test = match key {
+            "id" => Test::Id(value),
+            "name" => {
+                // Docker's own names begin with a slash.
+                let bare = value.strip_prefix("^/").map(|rest| format!("^{rest}"));
+                Test::Name(Pattern::parse(bare.as_deref().unwrap_or(value.trim_start_matches('/')))?)
+            }
+            "label" => Test::Label(label().0, label().1),
+            "label!" => Test::NoLabel(label().0, label().1),
+            "status" => {
+                let known = ["created", "running", "paused", "exited"];
+                // What Docker has besides is never so here.
+                if !known.contains(&value) && !["restarting", "removing", "dead"].contains(&value) {
+                    return Err(Error::new(format!("--filter: {value:?} is no status"))
+                        .next(format!("use one of {}", known.join(", "))));
+                }
+                Test::Status(value)
+            }
+            "ancestor" => Test::Ancestor(value, Reference::parse(value).ok()),
+            "exited" => Test::Exited(
+                value.parse().map_err(|_| Error::new(format!("--filter: {value:?} is no exit code")))?,
+            ),
+            "volume" => Test::Volume(value),
+            "network" => Test::Network(value),
+            "before" => Test::Before(Container::find(place, value)?.record.created),
+            "since" => Test::Since(Container::find(place, value)?.record.created),
+            _ => {
+                return Err(Error::new(format!("invalid filter {key:?}")).next(
+                    "use one of id, name, label, label!, status, ancestor, exited, volume, network, before, since",
+                ));
+            }
+        };
+        Ok(Self { key, test })
     }
 
     /// Of filters with one key one has to match, labels apart.
     fn all_match(filters: &[Filter], container: &Container, status: &Status) -> bool {
         filters.iter().all(|filter| {
-            let alike = filters.iter().filter(|other| other.key == filter.key && filter.key != "label");
+            let alike =
+                filters.iter().filter(|other| other.key == filter.key && !filter.key.starts_with("label"));
             filter.matches(container, status)
                 || alike.into_iter().any(|other| other.matches(container, status))
         })
@@ -135,23 +187,30 @@ impl<'a> Filter<'a> {
 
     fn matches(&self, container: &Container, status: &Status) -> bool {
         let record = &container.record;
-        match self.key {
-            "id" => record.id.starts_with(self.value),
-            "name" => record.name.contains(self.value.trim_start_matches('^').trim_end_matches('$')),
-            "label" => match self.value.split_once('=') {
-                Some((key, value)) => record.labels.get(key).is_some_and(|found| found == value),
-                None => record.labels.contains_key(self.value),
-            },
-            "status" => status.word() == self.value,
-            "ancestor" => {
-                record.image == self.value
-                    || record.image_id.trim_start_matches("sha256:").starts_with(self.value)
+        let labelled = |key: &str, value: &Option<&str>| {
+            record.labels.get(key).is_some_and(|found| value.is_none_or(|value| found == value))
+        };
+        match &self.test {
+            Test::Id(id) => record.id.starts_with(id),
+            Test::Name(pattern) => pattern.finds(&record.name),
+            Test::Label(key, value) => labelled(key, value),
+            Test::NoLabel(key, value) => !labelled(key, value),
+            Test::Status(word) => status.word() == *word,
+            Test::Ancestor(said, name) => {
+                record.image == *said
+                    || name.is_some() && Reference::parse(&record.image).ok() == *name
+                    || record
+                        .image_id
+                        .trim_start_matches("sha256:")
+                        .starts_with(said.trim_start_matches("sha256:"))
             }
-            "exited" => matches!(status, Status::Exited { code, .. } if self.value == code.to_string()),
-            "volume" => {
-                record.settings.volume.iter().chain(&record.volumes).any(|volume| volume.contains(self.value))
+            Test::Exited(wanted) => matches!(status, Status::Exited { code, .. } if code == wanted),
+            Test::Volume(said) => {
+                record.settings.volume.iter().chain(&record.volumes).any(|volume| volume.contains(said))
             }
-            _ => false,
+            Test::Network(said) => record.settings.network.as_deref().unwrap_or("private") == *said,
+            Test::Before(time) => record.created < *time,
+            Test::Since(time) => record.created > *time,
         }
     }
 }

@@ -3,12 +3,14 @@
 use clap::{Args, ValueEnum as _};
 
 use super::Global;
+use super::each::no_flag;
 use super::pull::{self, Wanted, When};
 use super::transfer::Shown;
 use crate::cli::log;
 use crate::engine::attach::{self, Attached, Ended};
 use crate::engine::launch::{self, Root};
 use crate::engine::place::Place;
+use crate::engine::rootless;
 use crate::engine::settings::Settings;
 use crate::error::{Error, Result};
 use crate::image::source::Access;
@@ -47,6 +49,7 @@ struct New {
 
 impl New {
     fn prepare(&self, global: &Global) -> Result<launch::Prepared> {
+        no_flag(&self.words)?;
         let place = Place::new(global.root.as_deref(), global.runroot.as_deref())?;
         match &self.settings.rootfs {
             Some(dir) => launch::create(&place, &self.settings, Root::directory(dir)?, &self.words),
@@ -55,6 +58,7 @@ impl New {
                     return Err(Error::new("no image was named")
                         .next("jug run IMAGE, or jug run --rootfs DIR PROGRAM"));
                 };
+                rootless::enter()?;
                 let root = self.image(&place, image)?;
                 launch::create(&place, &self.settings, root, words)
             }

@@ -1,5 +1,6 @@
 //! `diff` and `export`: what a container has written, and its whole tree.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{IsTerminal as _, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +12,7 @@ use super::Global;
 use super::each::find;
 use crate::cli::log;
 use crate::engine::container::Container;
-use crate::engine::snapshot;
+use crate::engine::{rootless, snapshot};
 use crate::error::{Error, Result};
 use crate::image::layer::write::{self, Kind};
 use crate::sys::path;
@@ -29,11 +30,16 @@ impl Diff {
         if container.record.layers.is_empty() {
             return Err(Error::new("a container of --rootfs has nothing to compare with"));
         }
+        rootless::enter()?;
         let open = |dir: &Path| path::open(dir, libc::O_RDONLY | libc::O_DIRECTORY);
         let upper = open(&container.path.join("upper"))?;
         let lowers = container.record.layers.iter().map(|dir| open(dir)).collect::<Result<Vec<OwnedFd>>>()?;
         let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
+        let mounted = mount_points(&container);
         for change in write::changes(upper.as_fd(), &lowers)? {
+            if change.kind == Kind::Added && mounted.contains(&change.path) {
+                continue;
+            }
             let letter = match change.kind {
                 Kind::Added => 'A',
                 Kind::Changed => 'C',
@@ -43,6 +49,16 @@ impl Diff {
         }
         Ok(0)
     }
+}
+
+/// Where something was mounted: what was made for that is none of the program's changes (Docker and Podman leave it
+/// out too).
+fn mount_points(container: &Container) -> HashSet<PathBuf> {
+    let text = crate::host::read(container.path.join("config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let mounts = config["mounts"].as_array().into_iter().flatten();
+    let places = mounts.filter_map(|mount| mount["destination"].as_str());
+    places.map(|place| PathBuf::from(place.trim_start_matches('/'))).collect()
 }
 
 /// Write the root of a container as a tar archive
@@ -85,6 +101,9 @@ impl Export {
 fn root_of(container: &Container) -> Result<OwnedFd> {
     match &container.record.rootfs {
         Some(dir) => path::open(dir, libc::O_RDONLY | libc::O_DIRECTORY),
-        None => snapshot::look(container),
+        None => {
+            rootless::enter()?;
+            snapshot::look(container)
+        }
     }
 }

@@ -63,7 +63,7 @@ impl Store {
         }
         for owner in self.list("pins")? {
             let path = format!("pins/{owner}");
-            match self.read::<super::Pin>(&path) {
+            match self.pinned(&owner) {
                 Ok(Some(pin)) if !ids.contains(pin.image.digest()) => {
                     found.push(damage(path, &format!("{owner} uses an image that is not there"), None));
                 }

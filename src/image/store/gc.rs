@@ -133,6 +133,7 @@ impl Store {
             )
             .map_err(|e| Error::new(format!("{from}: {e}")))?;
         }
+        self.drop_passing_pins()?;
         self.sweep(false)?;
         self.write("boot", &now)?;
         drop(alone);

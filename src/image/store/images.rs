@@ -1,6 +1,6 @@
 //! Images and their names: small files of JSON, each written whole. They are read without a lock.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::image::digest;
 use crate::image::hello;
 use crate::image::reference::{Reference, is_short};
-use crate::sys::process;
+use crate::sys::{path, process};
 
 /// An image, whole: every layer is there.
 #[derive(Debug, Clone)]
@@ -204,22 +204,53 @@ impl Store {
         Ok(images)
     }
 
-    /// Keeps an image while `owner` (the id of a container) uses it.
-    pub fn pin(&self, image: &Image, owner: &str) -> Result<()> {
+    /// Keeps an image while `owner` (the id of a container) uses it. `durable`: past a crash of the machine, too. What
+    /// nobody will run again needs that not: its pin is a link, which is there whole or not at all without any
+    /// fsync(2), and the first who opens the store after a boot throws it out (`gc::recover`).
+    pub fn pin(&self, image: &Image, owner: &str, durable: bool) -> Result<()> {
         let _shared = self.shared()?;
         self.record(&image.id)?;
-        self.write(&pin_name(owner)?, &Pin { owner: owner.to_owned(), image: image.id.clone() })
+        let name = pin_name(owner)?;
+        if durable {
+            return self.write(&name, &Pin { owner: owner.to_owned(), image: image.id.clone() });
+        }
+        path::symlinkat(Path::new(&image.id.to_string()), self.root(), Path::new(&name))
     }
 
     pub fn unpin(&self, owner: &str) -> Result<()> {
         let _shared = self.shared()?;
         let name = pin_name(owner)?;
-        crate::sys::path::remove_if_there(self.root(), std::path::Path::new(&name), 0).map(drop)
+        path::remove_if_there(self.root(), Path::new(&name), 0).map(drop)
     }
 
     /// Who uses what.
     pub fn pins(&self) -> Result<Vec<Pin>> {
-        self.all("pins")
+        self.list("pins")?.iter().filter_map(|owner| self.pinned(owner).transpose()).collect()
+    }
+
+    /// The pin of one owner, if there is one.
+    pub(super) fn pinned(&self, owner: &str) -> Result<Option<Pin>> {
+        let name = format!("pins/{owner}");
+        match path::readlinkat(self.root(), Path::new(&name)) {
+            Ok(image) => {
+                let image = image.to_string_lossy().parse();
+                let image = image.map_err(|e| Error::new(format!("{name} names no image: {e}")))?;
+                Ok(Some(Pin { owner: owner.to_owned(), image }))
+            }
+            Err(e) if e.errno() == libc::ENOENT => Ok(None),
+            Err(_) => self.read(&name),
+        }
+    }
+
+    /// Throws out the pins that were not to outlive a boot.
+    pub(super) fn drop_passing_pins(&self) -> Result<()> {
+        for owner in self.list("pins")? {
+            let name = format!("pins/{owner}");
+            if path::readlinkat(self.root(), Path::new(&name)).is_ok() {
+                path::remove_if_there(self.root(), Path::new(&name), 0)?;
+            }
+        }
+        Ok(())
     }
 
     /// One of the manifests of an image.

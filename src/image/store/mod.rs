@@ -6,7 +6,7 @@
 //! ROOT/layers/HEX/           a layer by its chain ID: `tree/` or `layer.erofs`, and `meta`
 //! ROOT/images/HEX            an image by its id (the digest of its config): what it consists of, as JSON
 //! ROOT/names/HEX             a name (its digest is the file's): which image it means, as JSON
-//! ROOT/pins/OWNER            the image that a container was made from
+//! ROOT/pins/OWNER            the image that a container was made from; a link where no boot is to be outlived
 //! ROOT/staging/              what is being received and unpacked, each under a lock of its own
 //! ROOT/leases/ID             what a running pull will name, under its lock
 //! ROOT/locks/, trash/, quarantine/, boot
@@ -152,9 +152,9 @@ impl Store {
     }
 }
 
-/// Where the store is by default: below /var/lib for root, below the user's data directory for anybody else.
+/// Where the store is by default: below /var/lib for root of the machine, below the user's data directory for anybody else.
 pub fn default_root() -> Result<PathBuf> {
-    if crate::sys::cred::euid() == 0 {
+    if !crate::host::is_rootless() {
         return Ok("/var/lib/jug".into());
     }
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -1,0 +1,140 @@
+//! Containers of an ordinary user's own images: in the user namespace in which their layers are mounted, with a range
+//! of ids from /etc/subuid, or with the one id that the user has.
+#![cfg(feature = "engine")]
+
+mod support;
+use support::*;
+
+/// An engine of user 12345's, whose lines of /etc/subuid and /etc/subgid are these.
+struct User {
+    e: Engine,
+    script: String,
+}
+
+impl User {
+    fn new(subids: &str) -> Self {
+        let e = Engine::rootless();
+        let file = |name: &str, text: &str| {
+            let path = e.bundle.path(name);
+            std::fs::write(&path, text).expect("write");
+            path
+        };
+        let passwd = file("passwd", "root:x:0:0::/:/bin/sh\nlamb:x:12345:12345::/:/bin/sh\n");
+        let subids = file("subids", subids);
+        let script = format!(
+            "mount --bind {passwd} /etc/passwd && mount --bind {subids} /etc/subuid && \
+             mount --bind {subids} /etc/subgid && \
+             exec setpriv --reuid 12345 --regid 12345 --clear-groups \"$0\" \"$@\""
+        );
+        let user = Self { e, script };
+        let (tar, rootfs) = (user.e.bundle.path("root.tar"), user.e.bundle.rootfs());
+        let rootfs = rootfs.to_str().expect("text");
+        let mut pack = std::process::Command::new("tar");
+        pack.args(["-C", rootfs, "--owner=0", "--group=0", "-cf", &tar, "."]);
+        // 1: a file changed meanwhile, see engine_image.rs.
+        assert!(matches!(pack.status().expect("tar(1)").code(), Some(0 | 1)));
+        user.jug(&["import", "-q", "-c", "CMD [\"sh\"]", &tar, "box"]).ok();
+        user
+    }
+
+    fn call(&self, args: &[&str]) -> Call {
+        let wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &self.script];
+        self.e.call(args).by_root().through(&wrapper)
+    }
+
+    #[track_caller]
+    fn jug(&self, args: &[&str]) -> Output {
+        self.call(args).output()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        // With the range: what belongs to its ids cannot be removed without it.
+        let removed = self.jug(&["rm", "-fva"]);
+        assert!(std::thread::panicking() || removed.code == 0, "{removed}");
+    }
+}
+
+#[test]
+fn a_range_of_ids_makes_all_users() {
+    let u = User::new("lamb:200000:65536\n");
+    let report = u.jug(&["run", "--rm", "-u", "lamb", "box", "/bin/probe"]).ok().json();
+    assert_eq!(report["uid"]["effective"], 1000);
+    assert_eq!(report["groups"], json!([1000, 2000]));
+    let maps = json!([
+        { "containerID": 0, "hostID": 12345, "size": 1 },
+        { "containerID": 1, "hostID": 200_000, "size": 65_536 },
+    ]);
+    assert_eq!(report["uidMap"], maps);
+    assert_eq!(mount_at(&report, "/")["type"], "overlay");
+    // The life of one that stays, with files of another id.
+    let script =
+        "echo kept > /kept; chown 5:5 /kept; mkdir -m 700 /own; chown 7 /own; echo ready; exec sleep 3600";
+    let id = u.jug(&["run", "-d", "--name", "stays", "box", "sh", "-c", script]).ok().stdout;
+    let id = id.trim();
+    eventually("the log", || u.jug(&["logs", "stays"]).stdout.contains("ready").then_some(()));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    assert!(!mounts.contains(u.e.bundle.tag()), "{mounts}");
+    assert_eq!(u.jug(&["exec", "stays", "sh", "-c", "stat -c %u /kept"]).ok().stdout, "5\n");
+    assert_eq!(u.jug(&["exec", "-u", "lamb", "stays", "sh", "-c", "id -u"]).ok().stdout, "1000\n");
+    u.jug(&["exec", "stays", "sh", "-c", "exit 4"]).exits(4);
+    let diff = u.jug(&["diff", "stays"]).ok().stdout;
+    assert_eq!(diff.lines().filter(|line| *line == "A /kept" || *line == "A /own").count(), 2, "{diff}");
+    u.jug(&["restart", "-t", "0", "stays"]).ok();
+    assert_eq!(u.jug(&["exec", "stays", "cat", "/kept"]).ok().stdout, "kept\n");
+    let stopped = u.jug(&["stop", "-t", "0", "stays"]).ok();
+    assert_eq!(stopped.stderr, "", "no word about what cannot be helped");
+    u.jug(&["commit", "stays", "made"]).ok();
+    assert_eq!(u.jug(&["run", "--rm", "made", "sh", "-c", "stat -c %u /kept"]).ok().stdout, "5\n");
+    let tar = u.e.bundle.path("export.tar");
+    u.jug(&["export", "-o", &tar, "stays"]).ok();
+    let list = std::process::Command::new("tar").args(["-tvf", &tar, "--numeric-owner"]).output();
+    let list = String::from_utf8_lossy(&list.expect("tar(1)").stdout).into_owned();
+    assert!(list.lines().any(|line| line.contains(" 5/5 ") && line.ends_with("kept")), "{list}");
+    u.jug(&["rm", "stays"]).ok();
+    u.e.is_gone(id);
+    u.jug(&["rmi", "made", "box"]).ok();
+}
+
+#[test]
+fn one_id_is_enough_for_root() {
+    let u = User::new("");
+    let report = u.jug(&["run", "--rm", "box", "/bin/probe"]).ok().json();
+    assert_eq!(report["uid"]["effective"], 0);
+    assert_eq!(report["uidMap"], json!([{ "containerID": 0, "hostID": 12345, "size": 1 }]));
+    u.jug(&["run", "--rm", "-u", "lamb", "box", "true"]).exits(125).says("is not mapped in the container");
+    let script = "echo x > /x; exec sleep 3600";
+    u.jug(&["run", "-d", "--name", "one", "box", "sh", "-c", script]).ok();
+    eventually("the file", || (u.jug(&["exec", "one", "cat", "/x"]).stdout == "x\n").then_some(()));
+    u.jug(&["rm", "-f", "one"]).ok();
+}
+
+#[test]
+fn modes_of_the_user_namespace() {
+    let u = User::new("lamb:200000:65536\n");
+    let rootfs = u.e.bundle.rootfs();
+    let rootfs = rootfs.to_str().expect("text");
+    let report = u.jug(&["run", "--rm", "--userns", "keep-id", "--rootfs", rootfs, "/bin/probe"]).ok().json();
+    assert_eq!((&report["uid"]["effective"], &report["gid"]["effective"]), (&json!(12345), &json!(12345)));
+    assert_eq!(report["uidMap"][1], json!({ "containerID": 12345, "hostID": 12345, "size": 1 }));
+    let report =
+        u.jug(&["run", "--rm", "--userns", "host", "-u", "9", "--rootfs", rootfs, "/bin/probe"]).ok().json();
+    assert_eq!(report["uid"]["effective"], 9);
+    u.jug(&["run", "--rm", "--userns", "keep-id", "box"]).exits(125).says("not possible with the layers");
+    u.jug(&["run", "--rm", "--userns", "nomap", "box"]).exits(125).says("is not possible");
+    u.jug(&["run", "--rm", "--userns", "auto", "box"]).exits(125).says("is not supported");
+}
+
+#[test]
+fn limits_that_nobody_can_set_are_refused_in_a_sentence() {
+    let u = User::new("lamb:200000:65536\n");
+    for flags in [&["-m", "64m"][..], &["--pids-limit", "10"]] {
+        let out = u.jug(&[&["run", "--rm"], flags, &["box", "true"]].concat()).exits(125);
+        assert!(
+            out.stderr.contains("limits are not possible here") && out.stderr.contains("linger"),
+            "{out}"
+        );
+    }
+    u.jug(&["run", "--rm", "--read-only", "box", "touch", "/x"]).exits(1).says("Read-only");
+}
