@@ -202,6 +202,18 @@ pub fn is_rootless() -> bool {
     *ROOTLESS.get_or_init(|| sys::cred::euid() != 0 || in_user_namespace())
 }
 
+/// The effective user id with which this process began, which a user namespace that it enters later maps to another.
+pub fn caller() -> u32 {
+    static CALLER: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *CALLER.get_or_init(sys::cred::euid)
+}
+
+/// Whether this process' user namespace has one user only, so that nothing can belong to anybody else.
+pub fn has_one_user() -> bool {
+    let map = read("/proc/self/uid_map").unwrap_or_default();
+    sys::cred::euid() != 0 || map.split_whitespace().skip(2).step_by(3).eq(["1"])
+}
+
 /// The initial user namespace has a fixed inode (PROC_USER_INIT_INO, linux/proc_ns.h).
 fn in_user_namespace() -> bool {
     const INITIAL: u64 = 0xEFFF_FFFD;

@@ -11,18 +11,23 @@ use crate::sys::{cred, fd, path, process, socket};
 
 /// Writes the maps of a child in a new user namespace, which waits for that.
 pub fn map(maps: &IdMaps, child: &Child) -> Result<()> {
+    map_process(maps, child.pid)
+}
+
+/// The same of any process in a new user namespace, by its number.
+pub fn map_process(maps: &IdMaps, pid: i32) -> Result<()> {
     if !maps.unprivileged {
-        write(child.pid, "uid_map", &map_text(&maps.uid))?;
-        return write(child.pid, "gid_map", &map_text(&maps.gid));
+        write(pid, "uid_map", &map_text(&maps.uid))?;
+        return write(pid, "gid_map", &map_text(&maps.gid));
     }
     if maps.single((cred::euid(), cred::egid())) {
         // The one map that needs no privilege, once setgroups(2) is given up (user_namespaces(7)).
-        write(child.pid, "setgroups", "deny")?;
-        write(child.pid, "uid_map", &map_text(&maps.uid))?;
-        return write(child.pid, "gid_map", &map_text(&maps.gid));
+        write(pid, "setgroups", "deny")?;
+        write(pid, "uid_map", &map_text(&maps.uid))?;
+        return write(pid, "gid_map", &map_text(&maps.gid));
     }
-    helper("newuidmap", "/etc/subuid", child.pid, &maps.uid)?;
-    helper("newgidmap", "/etc/subgid", child.pid, &maps.gid)
+    helper("newuidmap", "/etc/subuid", pid, &maps.uid)?;
+    helper("newgidmap", "/etc/subgid", pid, &maps.gid)
 }
 
 fn write(pid: i32, file: &str, text: &str) -> Result<()> {

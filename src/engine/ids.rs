@@ -19,10 +19,8 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
     match (mode, rootless) {
         ("" | "host", false) => Ok(Maps::default()),
         ("" | "host" | "private", true) => {
-            let maps = Maps {
-                uid: own_first(cred::euid(), &subordinate("/etc/subuid", cred::euid())),
-                gid: own_first(cred::egid(), &subordinate("/etc/subgid", cred::euid())),
-            };
+            let (uid, gid) = own();
+            let maps = Maps { uid, gid };
             holds(&maps, user)?;
             Ok(maps)
         }
@@ -39,6 +37,12 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
         (other, _) => Err(Error::new(format!("--userns: {other:?} is not supported"))
             .next("use host, or as an unprivileged user keep-id")),
     }
+}
+
+/// What every user namespace of the caller maps, users and groups: the caller is root inside, the range follows.
+pub fn own() -> (Vec<(u32, u32, u32)>, Vec<(u32, u32, u32)>) {
+    let (uid, gid) = (cred::euid(), cred::egid());
+    (own_first(uid, &subordinate("/etc/subuid", uid)), own_first(gid, &subordinate("/etc/subgid", uid)))
 }
 
 /// The caller is root inside; the range follows.

@@ -23,6 +23,7 @@ pub mod monitor;
 pub mod names;
 pub mod place;
 pub mod quantity;
+pub mod rootless;
 pub mod runtime;
 pub mod seccomp;
 pub mod settings;

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::container::record::Root;
 use crate::error::{Error, Result};
-use crate::host::is_rootless;
-use crate::sys::cred;
+use crate::host::{caller, is_rootless};
 
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -32,7 +31,7 @@ impl Place {
         };
         let run = || match variable("XDG_RUNTIME_DIR") {
             Some(dir) if is_rootless() => dir.join("jug"),
-            None if is_rootless() => PathBuf::from(format!("/run/user/{}/jug", cred::euid())),
+            None if is_rootless() => PathBuf::from(format!("/run/user/{}/jug", caller())),
             _ => PathBuf::from("/run/jug"),
         };
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

@@ -44,11 +44,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let rootless = crate::sys::cred::euid() != 0;
         Self {
             platform: platform::host(),
             form: Form::Directory,
-            ids: if rootless { Ids::Single } else { Ids::Kept },
+            ids: if crate::host::has_one_user() { Ids::Single } else { Ids::Kept },
             jobs: std::thread::available_parallelism().map_or(4, |cpus| cpus.get().max(4)),
             missing_only: false,
             source: None,
@@ -464,13 +463,16 @@ impl Work<'_> {
     /// Gives the layers their names, from the bottom up.
     fn publish_all(&self) -> Result<()> {
         let mut lowers: Vec<OwnedFd> = Vec::new();
+        let mut warned = std::collections::HashSet::new();
         for (i, chain) in self.chains.iter().enumerate() {
             let slot = self.wait_for(i)?;
             let layer = match slot {
                 Slot::Unpacked(unpacked) => {
                     let (staged, mut applied) = *unpacked;
                     for warning in &applied.warnings {
-                        self.progress.say(warning);
+                        if warned.insert(warning.clone()) {
+                            self.progress.say(warning);
+                        }
                     }
                     if let Some(tree) = staged.tree()? {
                         let below: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();

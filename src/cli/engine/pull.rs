@@ -15,7 +15,7 @@ use crate::image::pull;
 use crate::image::reference::{Reference, Transport};
 use crate::image::source::registries::Registries;
 use crate::image::source::{self, Access, Source, registry};
-use crate::image::store::{self, Image, Store};
+use crate::image::store::{Image, Store};
 
 /// Pull images: NAME[:TAG][@DIGEST], or docker://, oci:, oci-archive:, docker-archive:, dir:
 #[derive(Debug, Args)]
@@ -64,7 +64,7 @@ pub struct Wanted<'w> {
 
 impl Pull {
     pub fn perform(self, global: &Global) -> Result<u8> {
-        let store = open_store(global)?;
+        let store = global.store()?;
         let access = self.access.with(self.creds.as_deref())?;
         let shown = Shown::new();
         let progress: &dyn Progress = if self.quiet { &Silent } else { &shown };
@@ -89,14 +89,6 @@ impl Pull {
         }
         let tags = registry::tags(&reference, access)?;
         tags.iter().map(|tag| Ok(reference.with_tag(tag)?.to_string())).collect()
-    }
-}
-
-/// The store that the flags before the verb name.
-pub fn open_store(global: &Global) -> Result<Store> {
-    match &global.root {
-        Some(root) => Store::open(root),
-        None => Store::open(&store::default_root()?),
     }
 }
 

@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::Global;
 use super::access::AccessFlags;
-use super::pull::open_store;
 use super::transfer::Shown;
 use crate::error::{Error, Result};
 use crate::image::progress::{Progress, Silent};
@@ -37,7 +36,7 @@ pub struct Push {
 
 impl Push {
     pub fn perform(self, global: &Global) -> Result<u8> {
-        let store = open_store(global)?;
+        let store = global.store()?;
         let image = store.find(&self.image)?;
         let transport = match &self.destination {
             Some(destination) => Transport::parse(destination)?,

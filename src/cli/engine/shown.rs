@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 use crate::image::store::{self, Store};
 
 impl super::Global {
-    /// The store that `--root` names, or the caller's.
+    /// The store that `--root` names, or the caller's, which an unprivileged one enters a user namespace for.
     pub fn store(&self) -> Result<Store> {
+        crate::engine::rootless::enter()?;
         match &self.root {
             Some(root) => Store::open(root),
             None => Store::open(&store::default_root()?),

@@ -189,7 +189,7 @@ impl Info {
             "NCPU": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             "MemTotal": total.unwrap_or(0) * 1024,
             "CgroupVersion": if text("/sys/fs/cgroup/cgroup.controllers").is_empty() { "1" } else { "2" },
-            "Rootless": crate::sys::cred::euid() != 0,
+            "Rootless": crate::host::is_rootless(),
         });
         if self.format.is_some() {
             print(&inspected(&[info], self.format.as_deref())?)?;

@@ -214,7 +214,7 @@ impl Applier {
             })?,
             // An image that has overlayfs's whiteout as a device of its own would hide files by it: there is none.
             Kind::Device { block: false, major: 0, minor: 0 } => return Ok(()),
-            Kind::Device { .. } if self.ids == Ids::Single => {
+            Kind::Device { .. } if self.rootless => {
                 self.warn("devices are left out: an unprivileged user cannot make them");
                 return Ok(());
             }
@@ -272,7 +272,7 @@ impl Applier {
     fn dress_file(&mut self, file: &File, meta: &Meta) -> Result<()> {
         let fd = file.as_fd();
         if self.chowns(meta) {
-            path::fchown(fd, meta.uid, meta.gid)?;
+            path::fchown(fd, meta.uid, meta.gid).map_err(|e| unmapped(e, meta))?;
         }
         path::fchmod(fd, meta.mode)?;
         self.set_xattrs(meta, |key, value| xattr::fset(fd, key, value))?;
@@ -281,7 +281,7 @@ impl Applier {
 
     fn dress_dir(&mut self, dir: &Real, meta: &Meta) -> Result<()> {
         if self.chowns(meta) {
-            path::fchown(self.dirs.fd(dir), meta.uid, meta.gid)?;
+            path::fchown(self.dirs.fd(dir), meta.uid, meta.gid).map_err(|e| unmapped(e, meta))?;
         }
         // Without privileges the caller must be able to work in it until it leaves.
         let closed = self.ids == Ids::Single && meta.mode & 0o700 != 0o700;
@@ -295,7 +295,7 @@ impl Applier {
     fn dress_name(&mut self, dir: &Real, name: &[u8], kind: &Kind, meta: &Meta) -> Result<()> {
         let file = as_path(name);
         if self.chowns(meta) {
-            path::chownat(self.dirs.fd(dir), file, meta.uid, meta.gid)?;
+            path::chownat(self.dirs.fd(dir), file, meta.uid, meta.gid).map_err(|e| unmapped(e, meta))?;
         }
         if !matches!(kind, Kind::Symlink(_)) {
             path::chmodat(self.dirs.fd(dir), file, meta.mode)?;
@@ -311,7 +311,8 @@ impl Applier {
     fn chowns(&mut self, meta: &Meta) -> bool {
         if self.ids == Ids::Single && (meta.uid, meta.gid) != (0, 0) {
             self.warn(
-                "files of other owners than root belong to you now: you have only one user and one group",
+                "files of other owners than root belong to you now: you have only one user and one group (a range \
+                 in /etc/subuid and /etc/subgid, and newuidmap, keep their owners)",
             );
         }
         self.ids == Ids::Kept
@@ -349,6 +350,16 @@ impl Applier {
             self.warnings.insert(words.to_owned());
         }
     }
+}
+
+/// In a user namespace only some ids exist.
+fn unmapped(error: Error, meta: &Meta) -> Error {
+    if error.errno() != libc::EINVAL {
+        return error;
+    }
+    error
+        .why(format!("{}:{} is not among the ids that the user namespace has", meta.uid, meta.gid))
+        .next("have a larger range given to you in /etc/subuid and /etc/subgid")
 }
 
 /// The xattrs that mean the same everywhere. Left out are the words between overlayfs and its layers (`trusted.*`,

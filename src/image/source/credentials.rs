@@ -117,7 +117,7 @@ fn set(name: &str) -> Option<PathBuf> {
 /// Podman's file, which does not outlive a boot.
 fn runtime_file() -> PathBuf {
     set("XDG_RUNTIME_DIR")
-        .unwrap_or_else(|| PathBuf::from(format!("/run/containers/{}", sys::cred::euid())))
+        .unwrap_or_else(|| PathBuf::from(format!("/run/containers/{}", crate::host::caller())))
         .join(if set("XDG_RUNTIME_DIR").is_some() { "containers/auth.json" } else { "auth.json" })
 }
 

@@ -152,9 +152,9 @@ impl Store {
     }
 }
 
-/// Where the store is by default: below /var/lib for root, below the user's data directory for anybody else.
+/// Where the store is by default: below /var/lib for root of the machine, below the user's data directory for anybody else.
 pub fn default_root() -> Result<PathBuf> {
-    if crate::sys::cred::euid() == 0 {
+    if !crate::host::is_rootless() {
         return Ok("/var/lib/jug".into());
     }
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -1,0 +1,86 @@
+//! The user namespace in which an unprivileged caller's store is worked on.
+//!
+//! Files of an image belong to many users. So that they can here, too, the whole process moves into a user namespace
+//! that maps what [`ids`] gives the caller (root inside is the caller outside, the range of /etc/subuid follows), with
+//! a mount namespace of its own, before it opens the store. Every process gets a new pair; since the maps are always
+//! the same, files made in one belong to the same users in the next.
+//!
+//! Who must be where:
+//! - **the store** (`image::store`, `image::pull`, everything that unpacks, removes or hashes layers): inside, so that
+//!   the files of other ids can be made, read and removed. [`enter`] is called before `Store::open`.
+//! - **`image::snapshot::mount` with `rootless`**: inside, since overlayfs asks for CAP_SYS_ADMIN over the mount
+//!   namespace. The detached mount belongs to this user namespace: it can be attached here or in a namespace below,
+//!   and the process that attaches it, or its descendants, must be those that make the container.
+//! - **jug-oci of such a container**: a child of that process. It is root of the namespace, so that it makes a
+//!   container without a user namespace of its own, whose ids are those of the store.
+//! - **who enters or signals the container later** (exec, kill, pause): outside, as the caller, who owns the namespace
+//!   and so has every capability over it; or after setns(2) into it. A sibling made by another [`enter`] has none.
+
+use std::os::fd::AsFd;
+
+use super::ids;
+use crate::apply;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::plan::ids::{IdMaps, Range};
+use crate::sys::clone::{self, Side};
+use crate::sys::{cred, process, socket};
+
+/// Moves this process into the namespaces; nothing for root, and for who is root of a user namespace already. Only a
+/// process of one thread can.
+pub fn enter() -> Result<()> {
+    // What is asked after this answers for the caller, and not for the root of the namespace.
+    host::caller();
+    if cred::euid() == 0 {
+        return Ok(());
+    }
+    let maps = maps();
+    let (ours, theirs) = socket::pair()?;
+    let own = process::pid();
+    // Only who stays outside may write the maps.
+    match clone::clone3(0, None)? {
+        Side::Child => {
+            drop(ours);
+            let told = socket::receive(theirs.as_fd(), 1).is_ok_and(|(word, _)| !word.is_empty());
+            let answer = match told.then(|| apply::ids::map_process(&maps, own)) {
+                Some(Err(e)) => e.encode(),
+                _ => Vec::new(),
+            };
+            let _ = socket::send(theirs.as_fd(), &[b"A", &answer[..]].concat(), None);
+            process::exit_now(0)
+        }
+        Side::Parent(child) => {
+            drop(theirs);
+            let moved = clone::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).map_err(explained);
+            let answer = moved.and_then(|()| {
+                socket::send(ours.as_fd(), b"G", None)?;
+                socket::receive(ours.as_fd(), 16 << 10)
+            });
+            drop(ours);
+            process::wait(child.pidfd.as_fd(), true)?;
+            match answer?.0.split_first() {
+                Some((b'A', [])) => Ok(()),
+                Some((b'A', said)) => Err(Error::decode(said)),
+                _ => Err(Error::new("whoever maps the ids of the user namespace went away")),
+            }
+        }
+    }
+}
+
+/// Root inside is the caller, and the range follows.
+fn maps() -> IdMaps {
+    let (uid, gid) = ids::own();
+    let ranges = |list: Vec<(u32, u32, u32)>| {
+        list.into_iter().map(|(container, host, size)| Range { container, host, size }).collect()
+    };
+    IdMaps { uid: ranges(uid), gid: ranges(gid), unprivileged: true }
+}
+
+fn explained(error: Error) -> Error {
+    match error.errno() {
+        libc::EPERM | libc::ENOSPC => error
+            .why("user namespaces are switched off here, or there are too many")
+            .next("look at sysctl user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns"),
+        _ => error,
+    }
+}
