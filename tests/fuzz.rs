@@ -61,3 +61,13 @@ fn seccomp() {
     let filters: usize = corpus("seccomp").iter().map(|(_, bytes)| jug::fuzz::seccomp(bytes).len()).sum();
     assert!(filters > 0, "no input is a profile");
 }
+
+#[cfg(feature = "engine")]
+#[test]
+fn images() {
+    replay("reference", jug::fuzz::images::reference);
+    replay("manifest", jug::fuzz::images::manifest);
+    replay("challenge", jug::fuzz::images::challenge);
+    replay("tar", jug::fuzz::images::tar);
+    replay("whiteouts", jug::fuzz::images::whiteouts);
+}

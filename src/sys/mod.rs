@@ -10,6 +10,7 @@ pub mod cred;
 pub mod epoll;
 pub mod fd;
 pub mod landlock;
+pub mod loopdev;
 pub mod mount;
 pub mod netlink;
 pub mod path;

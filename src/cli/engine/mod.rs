@@ -24,6 +24,7 @@ mod ps;
 mod pull;
 mod push;
 mod rmi;
+mod room;
 mod run;
 mod save;
 mod shown;
