@@ -10,6 +10,9 @@ use crate::host;
 use crate::sys::{cred, path};
 use std::path::Path;
 
+/// First id inside, first id outside, how many.
+type Map = Vec<(u32, u32, u32)>;
+
 /// Ids that a container of its own needs, as everywhere.
 const RANGE: u32 = 65_536;
 
@@ -40,7 +43,7 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
 }
 
 /// What every user namespace of the caller maps, users and groups: the caller is root inside, the range follows.
-pub fn own() -> (Vec<(u32, u32, u32)>, Vec<(u32, u32, u32)>) {
+pub fn own() -> (Map, Map) {
     let (uid, gid) = (cred::euid(), cred::egid());
     (own_first(uid, &subordinate("/etc/subuid", uid)), own_first(gid, &subordinate("/etc/subgid", uid)))
 }
