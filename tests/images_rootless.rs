@@ -169,6 +169,17 @@ fn with_one_id_everything_is_the_users_and_he_is_told() {
     user.empties();
 }
 
+/// The kernel mounts EROFS in no user namespace.
+#[test]
+fn layers_as_images_are_refused() {
+    let user = User::new("images-erofs", "");
+    let layout = user.shop.image("oci", "layout", LAYERS);
+    let said = user.jug(&["pull", "--layers", "erofs", &layout]);
+    assert_eq!(said.code, Some(125), "{}", said.err);
+    assert!(said.err.contains("layers as EROFS images need root"), "{}", said.err);
+    user.empties();
+}
+
 /// A whiteout is one for any overlay; the opaque mark is the one that an unprivileged overlay reads.
 fn overlayfs_understands(layer: &Path) {
     let whiteout = fs::symlink_metadata(layer.join("etc/old")).expect("a whiteout");
