@@ -151,9 +151,10 @@ fn of_the_tar_crate(raw: &[u8]) -> Option<Vec<Seen>> {
     for entry in archive.entries().ok()? {
         let entry = entry.ok()?;
         let kind = entry.header().entry_type();
-        let link = (kind.is_symlink() || kind.is_hard_link()).then(|| entry.link_name_bytes());
+        let is_link = matches!(kind, tar::EntryType::Symlink | tar::EntryType::Link);
+        let link = is_link.then(|| entry.link_name_bytes());
         let link = link.map(|name| name.map(|name| name.into_owned()).unwrap_or_default());
-        let is_file = kind.is_file() || kind.is_contiguous();
+        let is_file = matches!(kind, tar::EntryType::Regular | tar::EntryType::Continuous);
         all.push((entry.path_bytes().into_owned(), link, if is_file { entry.size() } else { 0 }));
     }
     Some(all)
