@@ -105,11 +105,14 @@ fn changed(bytes: &[u8], dice: &mut impl FnMut(usize) -> usize, archive: bool) -
     bytes
 }
 
+#[cfg(feature = "engine")]
+type Target = fn(&[u8]);
+
 /// What a fuzzer would try first, without one: JUG_ROUNDS changes of each input.
 #[cfg(feature = "engine")]
 #[test]
 fn images_with_bytes_changed() {
-    let targets: [(&str, fn(&[u8])); 5] = [
+    let targets: [(&str, Target); 5] = [
         ("reference", jug::fuzz::images::reference),
         ("manifest", jug::fuzz::images::manifest),
         ("challenge", jug::fuzz::images::challenge),
