@@ -46,9 +46,12 @@ fn onto_lower(tar: &[u8]) -> (Place, Result<Applied>) {
     (place, result)
 }
 
+/// Names with their content.
+type Files = &'static [(&'static str, &'static str)];
+
 #[test]
 fn each_order_of_entries_has_its_result() {
-    let same: [(&str, Archive, &[(&str, &str)]); 7] = [
+    let same: [(&str, Archive, Files); 7] = [
         ("a link", Archive::new().link("l", "a"), &[("l", "of a")]),
         ("a link from a directory", Archive::new().dir("e").link("e/l", "/d/x"), &[("e/l", "of x")]),
         ("a file over it", Archive::new().link("l", "a").file("l", "own"), &[("l", "own")]),
