@@ -2,6 +2,9 @@
 //! calls them with bytes that it makes up (`fuzz/`), `tests/fuzz.rs` with those that were worth keeping. Nothing here
 //! may touch the world.
 
+#[cfg(feature = "engine")]
+pub mod images;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;

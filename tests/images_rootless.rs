@@ -28,8 +28,8 @@ cmd = ["/bin/sh"]
 files = [
     { path = "/bin/tool", content = "one", mode = 0o755 },
     { path = "/etc/old", content = "old" },
-    { path = "/home/user", dir = true, mode = 0o700, uid = 7, gid = 8 },
-    { path = "/home/user/own", content = "a", mode = 0o600, uid = 7, gid = 8 },
+    { path = "/srv/user", dir = true, mode = 0o700, uid = 7, gid = 8 },
+    { path = "/srv/user/own", content = "a", mode = 0o600, uid = 7, gid = 8 },
     { path = "/var/cache/a", content = "a" },
 ]
 [[layer]]
@@ -149,7 +149,7 @@ fn with_a_range_of_ids_every_file_has_its_owner() {
     user.goes_round(&[]);
     let layers = user.layers();
     assert_eq!(owner(&layers[0].join("bin/tool")), (USER, USER), "root inside is the user outside");
-    assert_eq!(owner(&layers[0].join("home/user/own")), (FIRST + 6, FIRST + 7));
+    assert_eq!(owner(&layers[0].join("srv/user/own")), (FIRST + 6, FIRST + 7));
     assert_eq!(owner(&layers[1].join("etc/new")), (FIRST + 65_533, FIRST + 65_533));
     overlayfs_understands(&layers[1]);
     user.snapshot(&layers, "0:0 7:8 65534:65534");
@@ -161,11 +161,22 @@ fn with_one_id_everything_is_the_users_and_he_is_told() {
     let user = User::new("images-single", "");
     user.goes_round(&["belong to you"]);
     let layers = user.layers();
-    for file in ["bin/tool", "home/user", "home/user/own"] {
+    for file in ["bin/tool", "srv/user", "srv/user/own"] {
         assert_eq!(owner(&layers[0].join(file)), (USER, USER), "{file}");
     }
     overlayfs_understands(&layers[1]);
     user.snapshot(&layers, "0:0 0:0 0:0");
+    user.empties();
+}
+
+/// The kernel mounts EROFS in no user namespace.
+#[test]
+fn layers_as_images_are_refused() {
+    let user = User::new("images-erofs", "");
+    let layout = user.shop.image("oci", "layout", LAYERS);
+    let said = user.jug(&["pull", "--layers", "erofs", &layout]);
+    assert_eq!(said.code, Some(125), "{}", said.err);
+    assert!(said.err.contains("layers as EROFS images need root"), "{}", said.err);
     user.empties();
 }
 
@@ -227,7 +238,7 @@ fn mounted(dir: &Path, layers: &[String]) -> Result<String, Box<dyn std::error::
     let options = Options { volatile: true, rootless: true, ..Options::default() };
     let tree = mount(&layers, Some(&Upper { upper: &upper, work: &work }), &options).map_err(said)?;
     let root = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
-    let owners = ["bin/tool", "home/user/own", "etc/new"].map(|name| {
+    let owners = ["bin/tool", "srv/user/own", "etc/new"].map(|name| {
         let (uid, gid) = owner(&root.join(name));
         format!("{uid}:{gid}")
     });

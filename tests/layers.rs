@@ -127,6 +127,7 @@ fn nothing_outside_is_ever_touched() {
         ("of what is above", Archive::new().file(".wh...", ""), "a whiteout of nothing"),
         ("of itself, deep", Archive::new().file("a/b/c/.wh..", ""), "a whiteout of nothing"),
         ("links in a circle", Archive::new().symlink("a", "b").symlink("b", "a").file("a/x", ""), "too many"),
+        ("a long name of nothing", Archive::new().entry("x", b'L', "", b"\0\0\0").file("a", "x"), "is empty"),
         ("a link to itself", Archive::new().file("a", "x").link("a", "a"), "link to itself"),
         ("a link to a directory", Archive::new().dir("a").link("b", "a"), "cannot be linked to"),
         ("a link to what comes later", Archive::new().link("b", "a").file("a", "x"), "not in the layer"),

@@ -254,7 +254,8 @@ fn directories_without_an_entry_are_as_the_layers_below_have_them() {
     let applied = place.unpack(&fs::read(place.path("tar")).expect("read")).expect("unpack");
     assert_eq!(applied.implied, ["", "tmp", "tmp/sub", "tmp/sub/own"].map(std::path::PathBuf::from));
     let (staging, lower) = (File::open(place.staging()).expect("open"), File::open(&base).expect("open"));
-    let tree = adopt(staging.as_fd(), &applied.implied, &[lower.as_fd()]).expect("adopt").expect("a change");
+    let tree =
+        adopt(staging.as_fd(), &applied.implied, &[], &[lower.as_fd()]).expect("adopt").expect("a change");
     assert_ne!(tree, applied.tree);
     let meta = |name: &str| {
         let meta = fs::metadata(place.staging().join(name)).expect("stat");
@@ -262,7 +263,7 @@ fn directories_without_an_entry_are_as_the_layers_below_have_them() {
     };
     assert_eq!([meta("."), meta("tmp")], [(0o751, 0, 0), (0o1777, 0, 0)]);
     assert_eq!([meta("tmp/sub"), meta("tmp/sub/own")], [(0o755, 5, 6), (0o755, 0, 0)]);
-    assert_eq!(adopt(staging.as_fd(), &[], &[lower.as_fd()]).expect("nothing to do"), None);
+    assert_eq!(adopt(staging.as_fd(), &[], &[], &[lower.as_fd()]).expect("nothing to do"), None);
 }
 
 /// The digest of a tree is that of the disk: any change of it is seen, and nothing else is.

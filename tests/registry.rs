@@ -56,6 +56,35 @@ fn what_skopeo_writes_jug_reads_and_the_reverse() {
     assert!(log.contains("mount=sha256"), "blobs are borrowed from a neighbour: {log}");
 }
 
+/// An image whose lower layer came with another one, in another compression, goes out with the blob that is there.
+#[test]
+fn layers_that_came_compressed_in_another_way_are_pushed() {
+    let place = Place::new();
+    let registry = DockerRegistry::plain(&place);
+    let [gzip, zstd] = ["gzip", "zstd"].map(|compression| {
+        let name = registry.name(&format!("mixed/{compression}:t"));
+        let pulled = place.jug(&["pull", "-q", &place.image(compression, "amd64", compression)]).works();
+        place.jug(&["tag", pulled.trim_end(), &name]).works();
+        name
+    });
+    let wanted = place.jug(&["image", "inspect", "-f", "{{.Id}}", &zstd]).works();
+    for (tag, before) in [("first", None), ("second", Some(["rmi", &gzip]))] {
+        before.map(|verb| place.jug(&verb).works());
+        let there = registry.name(&format!("mixed/sent:{tag}"));
+        let digest = place.jug(&["push", &zstd, &there]).works();
+        assert_eq!(format!("sha256:{}\n", id(&place, &format!("docker://{there}"))), wanted, "{tag}");
+        let layout = format!("oci:{}:t", place.text(&format!("back-{tag}")));
+        place.skopeo(&["copy", "-q", "--src-tls-verify=false", &format!("docker://{there}"), &layout]);
+        let other = place.text(&format!("store-{tag}"));
+        let pulled = place.run(env!("CARGO_BIN_EXE_jug"), &["--root", &other, "pull", "-q", &layout]);
+        assert_eq!(format!("sha256:{pulled}"), wanted, "{tag}");
+        assert!(digest.starts_with("sha256:"), "{digest}");
+    }
+    let archive = place.text("saved.tar");
+    place.jug(&["save", "-o", &archive, &zstd]).works();
+    place.skopeo(&["inspect", &format!("docker-archive:{archive}")]);
+}
+
 #[test]
 fn names_of_etc_hosts_resolve_in_a_static_program() {
     let place = Place::new();

@@ -49,21 +49,32 @@ fn kill(shop: &Shop, args: &[&str], dice: &mut Dice, longest: Duration) {
 
 #[test]
 fn a_pull_is_killed_at_any_instant() {
-    let shop = Shop::new("killed");
+    a_pull_is_killed("directories");
+}
+
+#[test]
+fn a_pull_of_images_is_killed_at_any_instant() {
+    if store::images_are_taken() {
+        a_pull_is_killed("erofs");
+    }
+}
+
+fn a_pull_is_killed(form: &str) {
+    let shop = Shop::new(&format!("killed-{form}"));
     let layout = shop.image("oci", "layout", &recipe("jug/killed:1", 4));
     let clean = shop.beside("clean");
     let begin = Instant::now();
-    clean.ok(&["pull", &layout]);
+    clean.ok(&["pull", "--layers", form, &layout]);
     let longest = begin.elapsed();
     let mut dice = Dice(5);
     for round in 0..rounds(10) {
-        kill(&shop, &["pull", &layout], &mut dice, longest);
+        kill(&shop, &["pull", "--layers", form, &layout], &mut dice, longest);
         shop.is_whole();
         // Often another kill comes before the pull is whole.
         if dice.below(3) > 0 {
             continue;
         }
-        shop.ok(&["pull", &format!("{layout}:jug/killed:1")]);
+        shop.ok(&["pull", "--layers", form, &format!("{layout}:jug/killed:1")]);
         shop.is_whole();
         assert_eq!(shop.trees(), clean.trees(), "round {round}");
         shop.ok(&["image", "prune", "--force"]);

@@ -72,6 +72,15 @@ impl MadeLayer {
     }
 }
 
+/// The media type of a layer that begins with these bytes.
+pub(super) fn layer_type(magic: &[u8]) -> MediaType {
+    match magic {
+        [0x1f, 0x8b, ..] => MediaType::ImageLayerGzip,
+        [0x28, 0xb5, 0x2f, 0xfd] => MediaType::ImageLayerZstd,
+        _ => MediaType::ImageLayer,
+    }
+}
+
 /// The media type by the first bytes, and the digest of what they unpack to.
 fn uncompressed(file: &File) -> Result<(MediaType, Digest)> {
     let failed = |e: std::io::Error| Error::new(format!("the layer cannot be read: {e}"));
@@ -81,17 +90,16 @@ fn uncompressed(file: &File) -> Result<(MediaType, Digest)> {
     let n = file.read(&mut magic).map_err(failed)?;
     file.rewind().map_err(failed)?;
     let buffered = std::io::BufReader::with_capacity(128 << 10, file);
-    let (media_type, mut stream): (_, Box<dyn Read>) = match &magic[..n] {
-        [0x1f, 0x8b, ..] => {
-            (MediaType::ImageLayerGzip, Box::new(flate2::bufread::MultiGzDecoder::new(buffered)))
-        }
-        [0x28, 0xb5, 0x2f, 0xfd] => {
+    let media_type = layer_type(&magic[..n]);
+    let mut stream: Box<dyn Read> = match media_type {
+        MediaType::ImageLayerGzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
+        MediaType::ImageLayerZstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered).map_err(failed)?;
             // No more memory than a hostile archive may ask for (128 MiB, as zstd itself limits it).
             decoder.window_log_max(27).map_err(failed)?;
-            (MediaType::ImageLayerZstd, Box::new(decoder))
+            Box::new(decoder)
         }
-        _ => (MediaType::ImageLayer, Box::new(buffered)),
+        _ => Box::new(buffered),
     };
     let mut hasher = Hasher::sha256();
     let mut buffer = vec![0; 128 << 10];
@@ -127,7 +135,7 @@ impl Made {
 
 /// JSON with sorted keys: the same image is the same bytes. (`serde_json::Value` keeps its keys sorted; the types of
 /// oci-spec have hash maps.)
-fn sorted(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+pub(super) fn sorted(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let value = serde_json::to_value(value).and_then(|value| serde_json::to_vec(&value));
     value.map_err(|e| Error::new(format!("JSON: {e}")))
 }

@@ -21,10 +21,10 @@ use super::manifest::{self, Document};
 use super::platform;
 use super::progress::{Progress, Step};
 use super::reference::Reference;
+use super::snapshot;
 use super::source::{LONGEST_MANIFEST, Source};
 use super::store::{self, Arrival, Image, Incoming, Lock, Meta, Receive, Staged, Store};
 use crate::error::{Error, Result};
-use crate::sys::path;
 
 /// How an image is pulled.
 #[derive(Debug, Clone)]
@@ -78,6 +78,9 @@ pub fn pull(
     if let (true, Some((image, _))) = (options.missing_only, &there) {
         return Ok(image.clone());
     }
+    if options.form == Form::Erofs {
+        snapshot::takes_images()?;
+    }
     let (answer, bytes) = source.manifest(None)?;
     store::check(&answer, &bytes)?;
     if let Some((image, digest)) = there
@@ -121,6 +124,7 @@ pub fn pull(
         parsed: &manifest,
         chains: &chains,
         unpacked,
+        form: options.form,
         source: options.source.clone(),
         name: name.as_deref().map(|name| (name, answer.digest())),
     })
@@ -476,8 +480,12 @@ impl Work<'_> {
                     }
                     if let Some(tree) = staged.tree()? {
                         let below: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
-                        let adopted = layer::adopt(tree.as_fd(), &applied.implied, &below)?;
+                        let adopted =
+                            layer::adopt(tree.as_fd(), &applied.implied, &applied.borrowed, &below)?;
                         applied.tree = adopted.unwrap_or(applied.tree);
+                        if self.options.form == Form::Erofs {
+                            staged.make_image(&tree, self.store).map_err(store::no_room)?;
+                        }
                     }
                     let meta = self.meta(i, &applied);
                     let layer = staged.publish(self.store, &meta).map_err(store::no_room)?;
@@ -489,8 +497,7 @@ impl Work<'_> {
                     self.store.layer(chain)?.ok_or_else(|| Error::new(format!("layer {chain} went away")))?
                 }
             };
-            // An EROFS image is no directory to look into.
-            lowers.extend(path::open(&layer.path, libc::O_PATH | libc::O_DIRECTORY).ok());
+            lowers.push(snapshot::root_of(&layer.path)?);
         }
         Ok(())
     }

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 
 use super::manifest::{self, Document};
 use super::progress::{Progress, Step};
 use super::source::{Destination, LONGEST_MANIFEST};
 use super::store::{Image, Store};
+use super::{digest, made};
 use crate::error::{Error, Result};
 
 /// How many blobs are sent at once.
@@ -19,10 +20,9 @@ const JOBS: usize = 4;
 /// Sends an image, and names it there what the destination says.
 pub fn push(store: &Store, image: &Image, to: &dyn Destination, progress: &dyn Progress) -> Result<()> {
     let lease = store.lease()?;
-    let manifest = store.complete_manifest(image)?;
-    let bytes = store.read_blob(&manifest, LONGEST_MANIFEST)?;
-    let Document::Manifest(parsed) = manifest::parse(&bytes, Some(manifest.media_type()))? else {
-        return Err(Error::new(format!("{} is an index, and no manifest", manifest.digest())));
+    let (manifest, bytes, parsed) = match store.complete_manifest(image) {
+        Ok(manifest) => read(store, manifest)?,
+        Err(incomplete) => remade(store, image)?.ok_or(incomplete)?,
     };
     let mut blobs: Vec<&Descriptor> = Vec::new();
     for blob in parsed.layers().iter().chain([parsed.config()]) {
@@ -38,6 +38,39 @@ pub fn push(store: &Store, image: &Image, to: &dyn Destination, progress: &dyn P
     }
     send_all(store, &blobs, to, progress)?;
     to.put_manifest(&manifest, &bytes, true)
+}
+
+fn read(store: &Store, manifest: Descriptor) -> Result<(Descriptor, Vec<u8>, ImageManifest)> {
+    let bytes = store.read_blob(&manifest, LONGEST_MANIFEST)?;
+    match manifest::parse(&bytes, Some(manifest.media_type()))? {
+        Document::Manifest(parsed) => Ok((manifest, bytes, parsed)),
+        Document::Index(_) => Err(Error::new(format!("{} is an index, and no manifest", manifest.digest()))),
+    }
+}
+
+/// A manifest of our own for an image whose layers came with other images, compressed in another way: with the blobs
+/// that they were unpacked from. The image stays the same, for its config does. `None`: such a blob is not there.
+fn remade(store: &Store, image: &Image) -> Result<Option<(Descriptor, Vec<u8>, ImageManifest)>> {
+    let (_, _, mut parsed) = read(store, image.manifest.clone())?;
+    let mut layers = Vec::new();
+    for (layer, chain) in parsed.layers().iter().zip(&image.chains) {
+        let digest = match (store.blob(layer.digest())?, store.layer(chain)?) {
+            (None, Some(there)) => there.meta.blob,
+            _ => layer.digest().clone(),
+        };
+        let Some(mut blob) = store.blob(&digest)? else { return Ok(None) };
+        let failed = |e: io::Error| Error::new(format!("blob {digest}: {e}"));
+        let size = blob.metadata().map_err(failed)?.len();
+        let mut magic = [0; 4];
+        let n = blob.read(&mut magic).map_err(failed)?;
+        layers.push(Descriptor::new(made::layer_type(&magic[..n]), size, digest));
+    }
+    let mut config = parsed.config().clone();
+    config.set_media_type(MediaType::ImageConfig);
+    parsed.set_media_type(Some(MediaType::ImageManifest)).set_config(config).set_layers(layers);
+    let bytes = made::sorted(&parsed)?;
+    let manifest = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, digest::of(&bytes));
+    Ok(Some((manifest, bytes, parsed)))
 }
 
 fn send_all(

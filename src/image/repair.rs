@@ -66,11 +66,11 @@ fn blobs(store: &Store, remains: &Remains<'_>) -> Result<()> {
 
 /// Brings back what is missing of an image.
 pub fn repair(store: &Store, id: &Digest, access: &Access, progress: &dyn Progress) -> Result<Image> {
-    let (manifest, origin) = store.origin(id)?;
+    let (manifest, origin, form) = store.origin(id)?;
     let origin = origin.as_deref().map(Transport::parse).transpose()?;
     let origin = origin.map(|transport| source::open(&transport, access)).transpose()?;
     let remains = Remains { store, manifest, origin };
-    let mut options = Options::default();
+    let mut options = Options { form, ..Options::default() };
     // Whatever platform it is for: it was wanted once. A config that is gone says nothing; then it is the host's.
     if let Ok(Some(file)) = store.blob(id)
         && let Ok(config) = serde_json::from_reader(file)

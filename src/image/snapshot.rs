@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::sys::{clone, mount, path};
+use crate::host;
+use crate::sys::{clone, loopdev, mount, path};
 
 /// The kernel's own limit (OVL_MAX_STACK).
 const MAX_LAYERS: usize = 500;
@@ -40,64 +41,115 @@ pub fn mount(layers: &[PathBuf], upper: Option<&Upper<'_>>, options: &Options<'_
         )));
     }
     let dir = |path: &Path| path::open(path, libc::O_PATH | libc::O_DIRECTORY);
-    let opened: Vec<(OwnedFd, bool)> =
-        layers.iter().rev().map(|layer| opened(layer)).collect::<Result<_>>()?;
-    let (lowers, images): (Vec<OwnedFd>, Vec<bool>) = opened.into_iter().unzip();
+    let mut lowers: Vec<Lower> =
+        layers.iter().rev().map(|layer| Lower::open(layer, options.id_map)).collect::<Result<_>>()?;
     let places = upper.map(|upper| Ok((dir(upper.upper)?, dir(upper.work)?))).transpose()?;
-    let overlay = Overlay { lowers, places, options: *options, images: images.contains(&true) };
-    match &overlay.lowers[..] {
-        [only] if overlay.places.is_none() => overlay.bind(only),
-        _ => overlay.mount(),
+    if places.is_none() && lowers.len() == 1 {
+        return lowers.remove(0).alone(options.id_map);
+    }
+    Overlay { lowers, places, options: *options }.mount()
+}
+
+/// The root of one layer, to be read.
+pub fn root_of(layer: &Path) -> Result<OwnedFd> {
+    let root = Lower::open(layer, None)?.root;
+    path::openat(root.as_fd(), Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)
+}
+
+/// Whether layers that are images can be mounted by this process; the error says why not.
+pub fn takes_images() -> Result<()> {
+    if host::is_rootless() {
+        return Err(Error::new("layers as EROFS images need root")
+            .why("the kernel mounts EROFS in no user namespace")
+            .next("leave --layers erofs out"));
+    }
+    mount::fsopen("erofs").map(drop).map_err(explained)
+}
+
+fn explained(error: Error) -> Error {
+    match error.errno() {
+        libc::ENODEV => error
+            .why("this kernel has no EROFS (CONFIG_EROFS_FS)")
+            .next("leave --layers erofs out, or boot a kernel that has it"),
+        _ => error,
     }
 }
 
-/// A layer's directory; or the root of its EROFS image, mounted for nobody else, and then `true`.
-fn opened(layer: &Path) -> Result<(OwnedFd, bool)> {
-    let fd = path::open(layer, libc::O_PATH)?;
-    if path::stat(fd.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR {
-        return Ok((fd, false));
+/// A layer that is at hand.
+struct Lower {
+    /// Its directory; or the root of its image, mounted for nobody else, under the ids that are wanted.
+    root: OwnedFd,
+    /// Of an image, the directory in which it lies.
+    place: Option<PathBuf>,
+}
+
+impl Lower {
+    fn open(layer: &Path, id_map: Option<BorrowedFd<'_>>) -> Result<Self> {
+        let fd = path::open(layer, libc::O_PATH)?;
+        if path::stat(fd.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            return Ok(Self { root: fd, place: None });
+        }
+        let root = mounted(&fd, layer)?;
+        if let Some(userns) = id_map {
+            mount::set_idmap(root.as_fd(), userns, false)?;
+        }
+        Ok(Self { root, place: layer.parent().map(Path::to_owned) })
     }
-    let image = mount::fsopen("erofs")?;
-    image.set("source", &by_fd(&fd))?;
-    let mounted = image.mount(mount::MOUNT_ATTR_RDONLY).map_err(|e| match e.errno() {
-        libc::ENOTBLK => e.why("only Linux 6.12 and newer mount an image that is a file"),
-        _ => e,
-    });
-    Ok((mounted?, true))
-}
 
-struct Overlay<'a> {
-    /// Top first, as overlayfs counts them.
-    lowers: Vec<OwnedFd>,
-    /// The upper directory and the work directory.
-    places: Option<(OwnedFd, OwnedFd)>,
-    options: Options<'a>,
-    /// Whether a layer is an image, and so has no path.
-    images: bool,
-}
-
-impl Overlay<'_> {
-    fn bind(&self, layer: &OwnedFd) -> Result<OwnedFd> {
-        let tree = self.mapped(layer)?;
+    /// The layer as a read-only mount.
+    fn alone(self, id_map: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+        if self.place.is_some() {
+            return Ok(self.root);
+        }
+        let tree = mapped(&self.root, id_map)?;
         let read_only = mount::SetAttr { set: mount::MOUNT_ATTR_RDONLY, ..Default::default() };
         mount::set_attributes(tree.as_fd(), read_only, false)?;
         Ok(tree)
     }
+}
 
-    /// A detached mount of a layer, under the ids that are wanted.
-    fn mapped(&self, layer: &OwnedFd) -> Result<OwnedFd> {
-        let tree = mount::open_tree(layer.as_fd(), Path::new(""), false, false)?;
-        if let Some(userns) = self.options.id_map {
-            mount::set_idmap(tree.as_fd(), userns, false)?;
+/// An image as a detached mount: of the file itself where the kernel can (Linux 6.12), else of a loop device.
+fn mounted(image: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    match mount_of(image) {
+        Err(e) if e.errno() == libc::ENOTBLK => {
+            let file = path::open(path, libc::O_RDONLY | libc::O_NOFOLLOW)?;
+            mount_of(&loopdev::read_only(file.as_fd())?)
         }
-        Ok(tree)
+        other => other,
     }
+}
 
+/// `source` is a file or a block device.
+fn mount_of(source: &OwnedFd) -> Result<OwnedFd> {
+    let context = mount::fsopen("erofs").map_err(explained)?;
+    context.set("source", &by_fd(source))?;
+    // Else a device that can only be read is refused.
+    context.flag("ro")?;
+    context.mount(mount::MOUNT_ATTR_RDONLY)
+}
+
+/// A detached mount of a layer's directory, under the ids that are wanted.
+fn mapped(layer: &OwnedFd, id_map: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let tree = mount::open_tree(layer.as_fd(), Path::new(""), false, false)?;
+    if let Some(userns) = id_map {
+        mount::set_idmap(tree.as_fd(), userns, false)?;
+    }
+    Ok(tree)
+}
+
+struct Overlay<'a> {
+    /// Top first, as overlayfs counts them.
+    lowers: Vec<Lower>,
+    /// The upper directory and the work directory.
+    places: Option<(OwnedFd, OwnedFd)>,
+    options: Options<'a>,
+}
+
+impl Overlay<'_> {
     fn mount(&self) -> Result<OwnedFd> {
         match self.mount_detached() {
             // Before Linux 6.8 all layers must fit into one value of 255 bytes, and before 6.15 none may be detached.
-            // An image is a mount already, of which only a newer kernel makes a layer.
-            Err(e) if e.errno() == libc::EINVAL && !self.images => self.mount_apart().map_err(|again| {
+            Err(e) if e.errno() == libc::EINVAL => self.mount_apart().map_err(|again| {
                 if again.errno() == libc::EINVAL && again.what() != e.what() { e } else { again }
             }),
             other => other,
@@ -105,13 +157,18 @@ impl Overlay<'_> {
     }
 
     fn mount_detached(&self) -> Result<OwnedFd> {
-        let mapped: Vec<OwnedFd> = match self.options.id_map {
-            Some(_) => self.lowers.iter().map(|layer| self.mapped(layer)).collect::<Result<_>>()?,
-            None => Vec::new(),
-        };
+        let wanted = |lower: &&Lower| self.options.id_map.is_some() && lower.place.is_none();
+        let mapped: Vec<OwnedFd> = self
+            .lowers
+            .iter()
+            .filter(wanted)
+            .map(|lower| mapped(&lower.root, self.options.id_map))
+            .collect::<Result<_>>()?;
+        let mut mapped = mapped.iter();
         let overlay = mount::fsopen("overlay")?;
-        for layer in if mapped.is_empty() { &self.lowers } else { &mapped } {
-            overlay.set("lowerdir+", &by_fd(layer))?;
+        for lower in &self.lowers {
+            let own = Some(&lower.root).filter(|_| !wanted(&lower));
+            overlay.set("lowerdir+", &by_fd(own.or_else(|| mapped.next()).unwrap_or(&lower.root)))?;
         }
         for (key, value) in self.settings() {
             match value {
@@ -134,19 +191,30 @@ impl Overlay<'_> {
         mount::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_PRIVATE)?;
         // The directories again, as this namespace has them; and through what is mounted on them.
         let seen = |dir: &OwnedFd| path::open(&path::name_of(dir.as_fd())?, libc::O_PATH | libc::O_DIRECTORY);
-        let here = |dir: &OwnedFd| -> Result<OwnedFd> {
-            if self.options.id_map.is_some() {
-                mount::attach(self.mapped(&seen(dir)?)?.as_fd(), seen(dir)?.as_fd())?;
-            }
-            seen(dir)
+        let here = |lower: &Lower| -> Result<Lower> {
+            let root = match &lower.place {
+                // An image is mounted already, and over its own directory nobody misses anything.
+                Some(place) => {
+                    mount::attach_at(lower.root.as_fd(), place)?;
+                    path::open(place, libc::O_PATH | libc::O_DIRECTORY)?
+                }
+                None => {
+                    if self.options.id_map.is_some() {
+                        let tree = mapped(&seen(&lower.root)?, self.options.id_map)?;
+                        mount::attach(tree.as_fd(), seen(&lower.root)?.as_fd())?;
+                    }
+                    seen(&lower.root)?
+                }
+            };
+            Ok(Lower { root, place: None })
         };
-        let lowers: Vec<OwnedFd> = self.lowers.iter().map(here).collect::<Result<_>>()?;
+        let lowers: Vec<Lower> = self.lowers.iter().map(here).collect::<Result<_>>()?;
         let places = match &self.places {
             Some((upper, work)) => Some((seen(upper)?, seen(work)?)),
             None => None,
         };
-        let overlay = Overlay { lowers, places, options: self.options, images: false };
-        let lowers: Vec<String> = overlay.lowers.iter().map(by_fd).collect();
+        let overlay = Overlay { lowers, places, options: self.options };
+        let lowers: Vec<String> = overlay.lowers.iter().map(|lower| by_fd(&lower.root)).collect();
         let mut words = vec![format!("lowerdir={}", lowers.join(":"))];
         words.extend(overlay.settings().into_iter().map(|(key, value)| match value {
             Some(value) => format!("{key}={value}"),
@@ -158,7 +226,7 @@ impl Overlay<'_> {
                 .next("Linux 6.8 and newer take 500"));
         }
         // Any directory will do to mount it on, as nobody comes by here.
-        let place = path::name_of(overlay.lowers[0].as_fd())?;
+        let place = path::name_of(overlay.lowers[0].root.as_fd())?;
         mount::mount_new("overlay", &place, &words)?;
         let place = path::open(&place, libc::O_PATH | libc::O_DIRECTORY)?;
         let tree = mount::open_tree(place.as_fd(), Path::new(""), false, false)?;
@@ -193,24 +261,99 @@ fn by_fd(fd: &OwnedFd) -> String {
 mod tests {
     use super::*;
 
+    struct Place(PathBuf);
+
+    impl Place {
+        /// Directories that are layers, each with a file of its own number.
+        fn new(name: &str, layers: usize) -> (Self, Vec<PathBuf>) {
+            let root = std::env::temp_dir().join(format!("jug-snapshot-{name}-{}", std::process::id()));
+            let dirs: Vec<PathBuf> = (0..layers).map(|n| root.join(n.to_string())).collect();
+            for dir in &dirs {
+                std::fs::create_dir_all(dir.join(dir.file_name().unwrap())).unwrap();
+            }
+            (Self(root), dirs)
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
     /// The way of older kernels, which this one would not go by itself.
+    fn mounted_apart(layers: &[PathBuf]) -> Result<Vec<std::ffi::OsString>> {
+        let lowers = layers.iter().rev().map(|layer| Lower::open(layer, None)).collect::<Result<_>>()?;
+        let overlay = Overlay { lowers, places: None, options: Options::default() };
+        let tree = overlay.mount_apart()?;
+        assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains("jug-snapshot-"));
+        path::list(path::openat(tree.as_fd(), Path::new("."), libc::O_RDONLY, 0)?.as_fd())
+    }
+
+    /// The directory as an image in a directory of its own.
+    fn image_of(dir: &Path) -> PathBuf {
+        let place = dir.with_extension("image");
+        std::fs::create_dir(&place).unwrap();
+        let image = place.join("layer.erofs");
+        let file = std::fs::File::options().read(true).write(true).create_new(true).open(&image).unwrap();
+        crate::image::erofs::write(path::open(dir, libc::O_RDONLY).unwrap().as_fd(), &file).unwrap();
+        image
+    }
+
+    fn images_are_taken() -> bool {
+        if let Err(why) = takes_images() {
+            use std::io::Write as _;
+            let _ = writeln!(std::io::stderr(), "SKIP erofs: {why}");
+            return false;
+        }
+        true
+    }
+
     #[test]
     fn a_thread_of_its_own_mounts_as_well() {
-        if crate::host::is_rootless() {
+        if host::is_rootless() {
             return;
         }
-        let root = std::env::temp_dir().join(format!("jug-snapshot-{}", std::process::id()));
-        let dirs: Vec<PathBuf> = (0..60).map(|n| root.join(n.to_string())).collect();
-        for dir in &dirs {
-            std::fs::create_dir_all(dir.join(dir.file_name().unwrap())).unwrap();
+        let (_place, dirs) = Place::new("apart", 60);
+        assert_eq!(mounted_apart(&dirs).unwrap().len(), 60);
+    }
+
+    #[test]
+    fn a_thread_of_its_own_mounts_images_too() {
+        if !images_are_taken() {
+            return;
         }
-        let open = |dir: &PathBuf| path::open(dir, libc::O_PATH | libc::O_DIRECTORY).unwrap();
-        let lowers = dirs.iter().rev().map(open).collect();
-        let overlay = Overlay { lowers, places: None, options: Options::default(), images: false };
-        let tree = overlay.mount_apart();
-        let names = tree.and_then(|tree| path::list(tree.as_fd()));
-        std::fs::remove_dir_all(&root).unwrap();
-        assert_eq!(names.unwrap().len(), 60);
-        assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains("jug-snapshot-"));
+        let (_place, mut dirs) = Place::new("images", 5);
+        for n in [1, 3, 4] {
+            dirs[n] = image_of(&dirs[n]);
+        }
+        assert_eq!(mounted_apart(&dirs).unwrap().len(), 5);
+    }
+
+    /// What Linux before 6.12 has instead of a mount of the file; it is gone with the mount.
+    #[test]
+    fn an_image_on_a_loop_device() {
+        let is_there = |path: &Path| path::stat(crate::sys::cwd(), path).is_ok();
+        if !images_are_taken() || !is_there(Path::new("/dev/loop-control")) {
+            return;
+        }
+        let (_place, dirs) = Place::new("loop", 1);
+        let image = image_of(&dirs[0]);
+        let device = loopdev::read_only(path::open(&image, libc::O_RDONLY).unwrap().as_fd()).unwrap();
+        let name = path::name_of(device.as_fd()).unwrap();
+        let tree = mount_of(&device).unwrap();
+        drop(device);
+        let backing = Path::new("/sys/block").join(name.file_name().unwrap()).join("loop/backing_file");
+        assert!(std::fs::read_to_string(&backing).unwrap().contains("layer.erofs"));
+        let dir = path::openat(tree.as_fd(), Path::new("."), libc::O_RDONLY, 0).unwrap();
+        assert_eq!(path::list(dir.as_fd()).unwrap(), ["0"]);
+        drop((dir, tree));
+        for _ in 0..500 {
+            if !is_there(&backing) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("{} is still there", backing.display());
     }
 }

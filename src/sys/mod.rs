@@ -11,6 +11,7 @@ pub mod epoll;
 pub mod fd;
 pub mod idle;
 pub mod landlock;
+pub mod loopdev;
 pub mod mount;
 pub mod netlink;
 pub mod path;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jug::error::Result;
-use jug::image::layer::{Applied, Blob, Form, Ids, Wanted, unpack};
+use jug::image::layer::{Applied, Blob, Form, Ids, Wanted, adopt, unpack};
 use jug::sys::xattr;
 use oci_spec::image::Digest;
 use sha2::Digest as _;
@@ -56,7 +56,10 @@ impl Place {
     pub fn unpack_from(&self, blob: Blob, diff_id: &Digest) -> Result<Applied> {
         let staging = File::open(self.staging()).expect("open");
         let wanted = Wanted { diff_id, form: Form::Directory, ids: Ids::Kept };
-        unpack(blob, staging.as_fd(), &wanted)
+        let applied = unpack(blob, staging.as_fd(), &wanted)?;
+        // There are no layers below, from which a link could have its file.
+        adopt(staging.as_fd(), &[], &applied.borrowed, &[])?;
+        Ok(applied)
     }
 
     /// Unpacks; whatever comes of it, nothing outside the staging directory may have changed.

@@ -168,3 +168,13 @@ impl Dice {
 pub fn rounds(few: u64) -> u64 {
     std::env::var("JUG_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(few)
 }
+
+/// Whether this kernel mounts layers that are EROFS images; said aloud where it does not.
+pub fn images_are_taken() -> bool {
+    let taken = jug::image::snapshot::takes_images();
+    if let Err(why) = &taken {
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "SKIP erofs: {why}");
+    }
+    taken.is_ok()
+}

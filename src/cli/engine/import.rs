@@ -6,6 +6,7 @@ use oci_spec::image::{Config, HistoryBuilder, ImageConfiguration};
 
 use super::Global;
 use super::changes;
+use super::pull::Layers;
 use super::shown::print;
 use super::transfer::shown_or;
 use crate::container::record::rfc3339;
@@ -27,6 +28,9 @@ pub struct Import {
     /// WORKDIR
     #[arg(short, long, value_name = "LINE")]
     change: Vec<String>,
+    /// What the layer is unpacked to
+    #[arg(long, value_name = "FORM", default_value = "directories")]
+    layers: Layers,
     /// The comment of the image's history
     #[arg(short, long, default_value = "", value_name = "TEXT")]
     message: String,
@@ -75,7 +79,7 @@ impl Import {
             .set_config(Some(own))
             .set_history(Some(vec![step]));
         let made = Made::new(config, vec![layer])?;
-        let options = Options { platform, ..Options::default() };
+        let options = Options { platform, form: self.layers.into(), ..Options::default() };
         let image = pull(&store, &made, name.as_ref(), &options, &*shown_or(self.quiet))?;
         print(&format!("{}\n", image.id))?;
         Ok(0)

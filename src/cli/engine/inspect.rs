@@ -1,4 +1,4 @@
-//! `inspect`: everything about containers, with Docker's names.
+//! `inspect`: everything about containers and images, with Docker's names.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -6,21 +6,22 @@ use serde_json::{Value, json};
 use super::Global;
 use super::each::find;
 use super::format::Template;
+use super::image_inspect;
 use crate::cli::log;
 use crate::engine::container::{Container, Status};
 use crate::error::Result;
 use crate::host;
 
-/// Show everything about containers
+/// Show everything about containers or images
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// A template such as '{{.State.Pid}}', or json
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Accepted for docker's sake: only containers are looked at
-    #[arg(long = "type", value_name = "TYPE", hide = true)]
+    /// Only container, or only image; else a container of that name comes first
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["container", "image"])]
     kind: Option<String>,
-    #[arg(value_name = "CONTAINER", required = true)]
+    #[arg(value_name = "CONTAINER|IMAGE", required = true)]
     names: Vec<String>,
 }
 
@@ -29,7 +30,7 @@ impl Inspect {
         let template = self.format.as_deref().filter(|f| *f != "json").map(Template::parse).transpose()?;
         let (mut all, mut code) = (Vec::new(), 0);
         for name in &self.names {
-            match find(global, name).and_then(|container| describe(&container)) {
+            match self.look(global, name) {
                 Ok(value) => all.push(value),
                 Err(e) => {
                     log::fatal(&format!("Error: {e}"));
@@ -49,6 +50,24 @@ impl Inspect {
             }
         }
         Ok(code)
+    }
+}
+
+impl Inspect {
+    fn look(&self, global: &Global, name: &str) -> Result<Value> {
+        let image = || {
+            let store = global.store()?;
+            image_inspect::inspect(&store, &store.find(name)?)
+        };
+        match self.kind.as_deref() {
+            Some("image") => image(),
+            Some(_) => describe(&find(global, name)?),
+            // What neither is fails as a container does.
+            None => match find(global, name) {
+                Ok(container) => describe(&container),
+                Err(none) => image().map_err(|_| none),
+            },
+        }
     }
 }
 

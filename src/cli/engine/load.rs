@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 
 use super::Global;
+use super::pull::Layers;
 use super::shown::print;
 use super::transfer::shown_or;
 use crate::error::{Error, Result};
@@ -19,6 +20,9 @@ pub struct Load {
     /// The archive, also compressed with gzip or zstd; or an OCI layout [default: the standard input]
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
+    /// What layers are unpacked to
+    #[arg(long, value_name = "FORM", default_value = "directories")]
+    layers: Layers,
     /// OS/ARCH[/VARIANT] of images that have several
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
@@ -48,7 +52,7 @@ impl Load {
     }
 
     fn load(&self, store: &Store, file: &std::path::Path) -> Result<u8> {
-        let mut options = Options::default();
+        let mut options = Options { form: self.layers.into(), ..Options::default() };
         if let Some(platform) = &self.platform {
             options.platform = platform::parse(platform)?;
         }

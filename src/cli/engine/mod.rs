@@ -25,6 +25,7 @@ mod ps;
 mod pull;
 mod push;
 mod rmi;
+mod room;
 mod run;
 mod save;
 mod shown;

@@ -9,6 +9,7 @@ use super::access::AccessFlags;
 use super::transfer::Shown;
 use crate::error::{Error, Result};
 use crate::image::hello;
+use crate::image::layer::Form;
 use crate::image::platform;
 use crate::image::progress::{Progress, Silent};
 use crate::image::pull;
@@ -28,6 +29,9 @@ pub struct Pull {
     /// USER:PASSWORD for the registry
     #[arg(long, value_name = "USER:PASSWORD")]
     creds: Option<String>,
+    /// What layers are unpacked to
+    #[arg(long, value_name = "FORM", default_value = "directories")]
+    layers: Layers,
     /// OS/ARCH[/VARIANT] of the image [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
@@ -40,6 +44,25 @@ pub struct Pull {
     /// The image
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+}
+
+/// What a layer becomes in the store.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Layers {
+    /// A directory with its files
+    #[default]
+    Directories,
+    /// One file, an EROFS image, which the kernel mounts
+    Erofs,
+}
+
+impl From<Layers> for Form {
+    fn from(layers: Layers) -> Self {
+        match layers {
+            Layers::Directories => Form::Directory,
+            Layers::Erofs => Form::Erofs,
+        }
+    }
 }
 
 /// When the source of an image is asked for it.
@@ -60,6 +83,7 @@ pub struct Wanted<'w> {
     pub access: &'w Access,
     pub platform: Option<&'w str>,
     pub when: When,
+    pub layers: Layers,
 }
 
 impl Pull {
@@ -68,7 +92,8 @@ impl Pull {
         let access = self.access.with(self.creds.as_deref())?;
         let shown = Shown::new();
         let progress: &dyn Progress = if self.quiet { &Silent } else { &shown };
-        let wanted = Wanted { access: &access, platform: self.platform.as_deref(), when: self.policy };
+        let platform = self.platform.as_deref();
+        let wanted = Wanted { access: &access, platform, when: self.policy, layers: self.layers };
         for text in &self.images {
             for name in self.names(text, &access)? {
                 let image = image(&store, &name, &wanted, progress)?;
@@ -95,8 +120,9 @@ impl Pull {
 /// Brings an image into the store, or finds it there, as `when` says.
 pub fn image(store: &Store, text: &str, wanted: &Wanted<'_>, progress: &dyn Progress) -> Result<Image> {
     let platform = wanted.platform.map_or_else(|| Ok(platform::host()), platform::parse)?;
-    let options =
-        pull::Options { platform, missing_only: wanted.when == When::Missing, ..pull::Options::default() };
+    let missing_only = wanted.when == When::Missing;
+    let form = wanted.layers.into();
+    let options = pull::Options { platform, missing_only, form, ..pull::Options::default() };
     if wanted.when == When::Never {
         return store.find(text).map_err(|e| e.next("pull it, or give another --policy"));
     }

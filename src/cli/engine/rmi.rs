@@ -84,7 +84,7 @@ pub struct ImagePrune {
 
 impl ImagePrune {
     pub fn perform(self, global: &Global) -> Result<u8> {
-        self.flags.perform(&global.store()?, "")
+        self.flags.perform(&global.store()?, "", || Ok(0))
     }
 }
 
@@ -103,14 +103,15 @@ pub struct PruneFlags {
 }
 
 impl PruneFlags {
-    /// `more`: what goes beside the images, for the question.
-    pub fn perform(self, store: &Store, more: &str) -> Result<u8> {
+    /// `more`: what goes beside the images, for the question; `before` makes it go, and says how many bytes that were.
+    pub fn perform(self, store: &Store, more: &str, before: impl FnOnce() -> Result<u64>) -> Result<u8> {
         let images = if self.all { "images that no container uses" } else { "images without a name" };
         if !self.force && !super::system::agreed(&format!("This removes all {images}{more}."))? {
             return Ok(0);
         }
+        let bytes = before()?;
         let collected = prune(store, self.all, &self.filter)?;
-        print(&format!("Total reclaimed space: {}\n", size(collected.bytes)))?;
+        print(&format!("Total reclaimed space: {}\n", size(bytes + collected.bytes)))?;
         Ok(0)
     }
 }

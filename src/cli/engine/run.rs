@@ -77,7 +77,8 @@ impl New {
             return Root::image(store, image, name);
         }
         let access = Access::default();
-        let image = pull::image(&store, name, &Wanted { access: &access, platform, when }, &Shown::new())?;
+        let wanted = Wanted { access: &access, platform, when, layers: pull::Layers::default() };
+        let image = pull::image(&store, name, &wanted, &Shown::new())?;
         Root::image(store, image, name)
     }
 }

@@ -91,8 +91,12 @@ pub fn duration(seconds: i64) -> String {
     }
 }
 
-/// `3 minutes ago`, for a time in seconds since 1970.
+/// `3 minutes ago`, for a time in seconds since 1970. An image that says nothing but 0, so that it can be made again
+/// byte for byte, has no time.
 pub fn ago(then: i64) -> String {
+    if then <= 0 {
+        return "N/A".to_owned();
+    }
     format!("{} ago", duration(crate::sys::process::now().0.saturating_sub(then)))
 }
 

@@ -1,4 +1,4 @@
-//! `jug system`: how much there is, what can go, whether it is whole.
+//! `jug system`: whether the store is whole, and what this machine is like. How much room there is: `room`.
 
 use std::io::{BufRead as _, IsTerminal as _};
 
@@ -6,9 +6,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Global;
-use super::format::Format;
-use super::rmi::PruneFlags;
-use super::shown::{inspected, print, size, tell};
+use super::room::{Df, Prune};
+use super::shown::{inspected, print, tell};
 use super::transfer::shown_or;
 use crate::error::{Error, Result};
 use crate::image::repair::repair;
@@ -30,14 +29,6 @@ enum Verb {
     Prune(Prune),
 }
 
-/// Show how much room is used
-#[derive(Debug, clap::Args)]
-struct Df {
-    /// `table`, `json`, or a Go template such as '{{.Type}}'
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
-}
-
 /// Look for damage in the store
 #[derive(Debug, clap::Args)]
 struct Fsck {
@@ -57,20 +48,13 @@ pub struct Info {
     format: Option<String>,
 }
 
-/// Remove what nobody uses: images without a name, and downloads that were broken off
-#[derive(Debug, clap::Args)]
-struct Prune {
-    #[command(flatten)]
-    flags: PruneFlags,
-}
-
 impl System {
     pub fn perform(self, global: &Global) -> Result<u8> {
         match self.verb {
-            Verb::Df(verb) => verb.perform(&global.store()?),
+            Verb::Df(verb) => verb.perform(global),
             Verb::Fsck(verb) => verb.perform(&global.store()?),
             Verb::Info(verb) => verb.perform(global),
-            Verb::Prune(verb) => verb.flags.perform(&global.store()?, ", and downloads that were broken off"),
+            Verb::Prune(verb) => verb.perform(global),
         }
     }
 }
@@ -84,43 +68,6 @@ pub fn agreed(what: &str) -> Result<bool> {
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(|e| Error::new(format!("the answer: {e}")))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-impl Df {
-    fn perform(self, store: &Store) -> Result<u8> {
-        let (usage, images, pins) = (store.usage()?, store.images()?, store.pins()?);
-        let used = images.iter().filter(|image| pins.iter().any(|pin| pin.image == image.id)).count();
-        let free: u64 = store.unused(true)?.iter().map(|image| image.size).sum();
-        let share = |part: u64, all: u64| {
-            format!("{} ({}%)", size(part), (part * 100).checked_div(all).unwrap_or(0).min(100))
-        };
-        let row = |kind: &str, count: usize, active: usize, bytes: u64, free: u64| {
-            json!({
-                "Type": kind, "TotalCount": count.to_string(), "Active": active.to_string(), "Size": size(bytes),
-                "Reclaimable": share(free.min(bytes), bytes),
-            })
-        };
-        let rows = [
-            row("Images", images.len(), used, usage.layers, free),
-            row(
-                "Blobs",
-                images.len(),
-                used,
-                usage.blobs,
-                if used == 0 { usage.blobs } else { usage.garbage },
-            ),
-            row("Broken-off downloads", 0, 0, usage.partial, usage.partial),
-        ];
-        let columns = [
-            ("TYPE", "Type"),
-            ("TOTAL", "TotalCount"),
-            ("ACTIVE", "Active"),
-            ("SIZE", "Size"),
-            ("RECLAIMABLE", "Reclaimable"),
-        ];
-        print(&Format::parse(self.format.as_deref())?.list(&rows, &columns)?)?;
-        Ok(0)
-    }
 }
 
 impl Fsck {

@@ -15,6 +15,7 @@ use crate::engine::container::Container;
 use crate::engine::{rootless, snapshot};
 use crate::error::{Error, Result};
 use crate::image::layer::write::{self, Kind};
+use crate::image::snapshot::root_of as root_of_layer;
 use crate::sys::path;
 
 /// List what a container changed in its root
@@ -33,7 +34,8 @@ impl Diff {
         rootless::enter()?;
         let open = |dir: &Path| path::open(dir, libc::O_RDONLY | libc::O_DIRECTORY);
         let upper = open(&container.path.join("upper"))?;
-        let lowers = container.record.layers.iter().map(|dir| open(dir)).collect::<Result<Vec<OwnedFd>>>()?;
+        let layers = container.record.layers.iter();
+        let lowers = layers.map(|layer| root_of_layer(layer)).collect::<Result<Vec<OwnedFd>>>()?;
         let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
         let mounted = mount_points(&container);
         for change in write::changes(upper.as_fd(), &lowers)? {

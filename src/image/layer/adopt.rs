@@ -1,5 +1,6 @@
-//! Directories that a layer does not name get what they have in the layers below: such a layer (ko, Bazel and others
-//! make them) puts a file into /tmp and does not mean to change /tmp's mode.
+//! What a layer takes from the layers below, once they are there. Directories that it does not name get what they have
+//! there: such a layer (ko, Bazel and others make them) puts a file into /tmp and does not mean to change /tmp's mode.
+//! Hard links to files of lower layers get their content.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,18 +11,21 @@ use oci_spec::image::Digest;
 use super::apply::is_kept;
 use super::below::Below;
 use super::dirs::as_path;
-use super::{name, tree};
+use super::{borrow, name, tree};
 use crate::error::{Error, Result};
 use crate::sys::{path, xattr};
 
-/// Settles the `implied` directories of a layer in `staging` (`Applied::implied`), once the layers below it (bottom
-/// first) are unpacked and settled themselves. Returns the digest of the tree as it is now, where something changed.
+/// Settles the `implied` directories and `borrowed` files of a layer in `staging` (`Applied`), once the layers below
+/// it (bottom first) are unpacked and settled themselves. Returns the digest of the tree as it is now, where something
+/// changed.
 pub fn adopt(
     staging: BorrowedFd<'_>,
     implied: &[PathBuf],
+    borrowed: &[(PathBuf, PathBuf)],
     lowers: &[BorrowedFd<'_>],
 ) -> Result<Option<Digest>> {
-    let mut changed = false;
+    borrow::fill(staging, borrowed, lowers)?;
+    let mut changed = !borrowed.is_empty();
     // Bottom up, so that a directory is settled after what is in it.
     for path in implied.iter().rev() {
         changed |= settle(staging, path, lowers).map_err(|e| e.context(path.display()))?;

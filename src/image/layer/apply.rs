@@ -8,8 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::borrow::Borrowed;
 use super::content::Content;
 use super::dirs::{Dirs, Real, as_path, is_whiteout, join};
 use super::name::{self, Name};
@@ -34,6 +35,7 @@ pub struct Applier {
     /// The content of regular files, by inode.
     pub contents: HashMap<u64, [u8; 32]>,
     warnings: BTreeSet<String>,
+    borrowed: Borrowed,
 }
 
 impl Applier {
@@ -46,6 +48,7 @@ impl Applier {
             entries: 0,
             contents: HashMap::new(),
             warnings: BTreeSet::new(),
+            borrowed: Borrowed::default(),
         }
     }
 
@@ -61,9 +64,14 @@ impl Applier {
         self.dirs.finish()
     }
 
-    pub fn implied(&mut self) -> Vec<std::path::PathBuf> {
-        let root = (!self.root_named).then(std::path::PathBuf::new);
+    pub fn implied(&mut self) -> Vec<PathBuf> {
+        let root = (!self.root_named).then(PathBuf::new);
         root.into_iter().chain(std::mem::take(&mut self.dirs.implied)).collect()
+    }
+
+    /// Names of files that are to be those of lower layers, and the path of each there.
+    pub fn borrowed(&mut self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        std::mem::take(&mut self.borrowed).left(&mut self.dirs)
     }
 
     pub fn warnings(&mut self) -> Vec<String> {
@@ -197,6 +205,7 @@ impl Applier {
                 .map_err(|e| Error::call("ftruncate(the file)", e.raw_os_error().unwrap_or(0)))?;
         }
         let inode = path::stat(file.as_fd(), Path::new(""))?.st_ino;
+        self.borrowed.is_own(inode);
         if self.contents.len() < MAX_CONTENTS || self.contents.contains_key(&inode) {
             self.contents.insert(inode, content.finish());
         }
@@ -229,20 +238,20 @@ impl Applier {
         self.dress_name(dir, name, &entry.kind, &entry.meta)
     }
 
-    /// A link to what an earlier entry of this layer made: the lower layers are not at hand while a layer is
-    /// unpacked.
+    /// A link to what an earlier entry of this layer made, or else to a file of the lower layers: these are not at
+    /// hand while a layer is unpacked, so that an empty file keeps the place ([`super::adopt`]).
     fn link(&mut self, dir: &Real, name: &[u8], target: &[u8]) -> Result<()> {
-        let missing =
-            || Error::new(format!("{} to be linked to is not in the layer before this", shown(target)));
         let (parent, file) = name::target(target)?;
-        let Some(from) = self.dirs.walk(&parent, false)? else { return Err(missing()) };
-        match path::stat(self.dirs.fd(&from), as_path(&file)) {
-            Ok(st) if is_whiteout(&st) => return Err(missing()),
+        let Some(from) = self.dirs.walk(&parent, false)? else {
+            return self.borrow(dir, name, &join(&parent, &file));
+        };
+        let inode = match path::stat(self.dirs.fd(&from), as_path(&file)) {
+            Ok(st) if is_whiteout(&st) => return Err(missing(target)),
             Ok(st) if st.st_mode & libc::S_IFMT == libc::S_IFDIR => {
                 return Err(Error::new(format!("{} is a directory and cannot be linked to", shown(target))));
             }
-            Err(e) if e.errno() == libc::ENOENT => return Err(missing()),
-            other => other?,
+            Err(e) if e.errno() == libc::ENOENT => return self.borrow(dir, name, &join(&parent, &file)),
+            other => other?.st_ino,
         };
         let real = join(&from, &file);
         if real == join(dir, name) {
@@ -250,16 +259,35 @@ impl Applier {
         }
         // Replacing a directory takes what is below it along, maybe the target.
         let dir = self.dir(dir)?;
-        let result = self.link_at(&from, &file, &dir, name);
-        match result {
+        match self.link_at(&from, &file, &dir, name) {
             Err(e) if e.errno() == libc::EEXIST => {
                 self.dirs.remove(&dir, name)?;
-                let Some(from) = self.dirs.walk(&parent, false)? else { return Err(missing()) };
+                let Some(from) = self.dirs.walk(&parent, false)? else { return Err(missing(target)) };
                 self.dir(&dir)?;
-                self.link_at(&from, &file, &dir, name)
+                self.link_at(&from, &file, &dir, name)?;
             }
-            other => other,
+            other => other?,
         }
+        self.borrowed.linked(inode, join(&dir, name))
+    }
+
+    /// A name for the file of the lower layers; where it has one here already, another one of that.
+    fn borrow(&mut self, dir: &Real, name: &[u8], target: &[u8]) -> Result<()> {
+        if target.len() >= libc::PATH_MAX as usize {
+            return Err(missing(target));
+        }
+        if target == join(dir, name) {
+            return Err(Error::new("a file that is a link to itself"));
+        }
+        if let Some(first) = self.borrowed.first(target, &mut self.dirs)?
+            && first != join(dir, name)
+        {
+            return self.link(dir, name, &first);
+        }
+        let dir = self.dir(dir)?;
+        let file = self.make_file(&dir, name)?;
+        let inode = path::stat(file.as_fd(), Path::new(""))?.st_ino;
+        self.borrowed.made(inode, join(&dir, name), target)
     }
 
     fn link_at(&self, from: &Real, file: &[u8], dir: &Real, name: &[u8]) -> Result<()> {
@@ -350,6 +378,10 @@ impl Applier {
             self.warnings.insert(words.to_owned());
         }
     }
+}
+
+fn missing(target: &[u8]) -> Error {
+    Error::new(format!("{} to be linked to is not in the layer before this", shown(target)))
 }
 
 /// In a user namespace only some ids exist.

@@ -51,6 +51,19 @@ impl Below {
         Ok(seen)
     }
 
+    /// The directory in which a plain name that is seen lies, and what it is.
+    pub fn holder(&self, name: &Path) -> Result<Option<(BorrowedFd<'_>, libc::stat)>> {
+        for dir in &self.0 {
+            match path::stat(dir.as_fd(), name) {
+                Ok(st) if is_whiteout(&st) => return Ok(None),
+                Ok(st) => return Ok(Some((dir.as_fd(), st))),
+                Err(e) if e.errno() == libc::ENOENT => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
     /// The topmost of these directories.
     pub fn top(&self) -> Option<BorrowedFd<'_>> {
         self.0.first().map(AsFd::as_fd)

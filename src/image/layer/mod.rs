@@ -12,11 +12,12 @@
 mod adopt;
 mod apply;
 mod below;
+mod borrow;
 pub mod confine;
 pub(super) mod content;
 mod decompress;
 pub(super) mod dirs;
-pub(super) mod name;
+pub(crate) mod name;
 mod pax;
 mod sparse;
 pub mod tar;
@@ -25,13 +26,14 @@ pub mod worker;
 pub mod write;
 
 pub use adopt::adopt;
-pub use worker::unpack;
+pub use worker::{make_image, unpack};
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use oci_spec::image::Digest;
+use serde::{Deserialize, Serialize};
 
 /// The compressed bytes of a layer, read from the file's beginning.
 #[derive(Debug)]
@@ -51,16 +53,22 @@ pub struct Wanted<'a> {
     pub ids: Ids,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Form {
     /// The tree itself, in the staging directory.
+    #[default]
     Directory,
-    /// One file, [`EROFS_NAME`], in the staging directory.
+    /// One file, [`EROFS_NAME`], in the staging directory. A layer that lower ones add to stays a tree beside it,
+    /// [`TREE_NAME`], of which [`make_image`] makes the file after [`adopt`].
     Erofs,
 }
 
 /// The name of the image in the staging directory of [`Form::Erofs`].
 pub const EROFS_NAME: &str = "layer.erofs";
+
+/// The name of the tree there.
+pub const TREE_NAME: &str = worker::TREE;
 
 /// Whom the files belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +92,8 @@ pub struct Applied {
     /// Directories that no entry names, but that entries lie in (empty: the root): where a lower layer has them,
     /// their owner and mode come from there. See [`adopt`].
     pub implied: Vec<PathBuf>,
+    /// Names that are hard links to files of lower layers, and the path of each there. See [`adopt`].
+    pub borrowed: Vec<(PathBuf, PathBuf)>,
     /// What could not be kept, a sentence each.
     pub warnings: Vec<String>,
 }

@@ -132,6 +132,10 @@ impl<S: Stream> Reader<S> {
             }
             _ => return Ok(false),
         };
+        if header.as_ustar().is_none() && header.as_gnu().is_none() {
+            return Err(Error::new("a header of a header has no mark of ustar")
+                .why("some readers take it for a file, others for the name of the next one"));
+        }
         if twice {
             return Err(Error::new("an entry has two headers of the same kind before it"));
         }
@@ -329,6 +333,9 @@ impl<S: Stream> Reader<S> {
             return Err(Error::new("a long name goes on behind its NUL byte"));
         }
         name.truncate(end);
+        if end == 0 {
+            return Err(Error::new("a long name that is empty"));
+        }
         within(&name, "a long name")?;
         Ok(name)
     }

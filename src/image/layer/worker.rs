@@ -119,7 +119,7 @@ fn hand_over(socket: &OwnedFd, order: &Order, blob: &Blob, staging: BorrowedFd<'
 
 /// What the worker says until it goes; `None`: it went without an answer.
 fn hear(socket: BorrowedFd<'_>) -> Result<Option<Result<Applied>>> {
-    let (mut implied, mut warnings, mut names) = (Vec::new(), Vec::new(), 0);
+    let (mut implied, mut borrowed, mut warnings, mut names) = (Vec::new(), Vec::new(), Vec::new(), 0);
     loop {
         let (message, _) = socket::receive(socket, MESSAGE)?;
         let Some((kind, rest)) = message.split_first() else { return Ok(None) };
@@ -129,6 +129,7 @@ fn hear(socket: BorrowedFd<'_>) -> Result<Option<Result<Applied>>> {
         }
         match kind {
             b'I' => implied.push(PathBuf::from(OsString::from_vec(rest.to_vec()))),
+            b'L' => borrowed.extend(decode_link(rest)),
             b'W' => warnings.push(String::from_utf8_lossy(rest).into_owned()),
             b'E' => return Ok(Some(Err(Error::decode(rest)))),
             _ => {
@@ -137,12 +138,20 @@ fn hear(socket: BorrowedFd<'_>) -> Result<Option<Result<Applied>>> {
                     bytes,
                     tree,
                     implied,
+                    borrowed,
                     warnings,
                 });
                 return Ok(Some(applied.ok_or_else(|| Error::new("the unpack worker's answer is damaged"))));
             }
         }
     }
+}
+
+/// A name and the path that it is a link to; neither has a NUL byte.
+fn decode_link(bytes: &[u8]) -> Option<(PathBuf, PathBuf)> {
+    let at = bytes.iter().position(|byte| *byte == 0)?;
+    let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
+    Some((path(&bytes[..at]), path(&bytes[at + 1..])))
 }
 
 fn encode_done(entries: u64, bytes: u64, tree: &Digest) -> Vec<u8> {
@@ -198,11 +207,19 @@ fn work(socket: BorrowedFd<'_>) -> Result<Vec<u8>> {
     reader.drain()?;
     let bytes = check(&pieces, &order.diff_id)?;
     let tree = tree::digest(target.as_fd(), &applier.contents)?;
-    if order.form == Form::Erofs {
+    let implied = applier.implied();
+    let borrowed = applier.borrowed()?;
+    // What lower layers add is not known here: then the tree stays until it is (`adopt`).
+    if order.form == Form::Erofs && implied.is_empty() && borrowed.is_empty() {
         make_image(&staging, &target)?;
+        dirs::remove_tree(staging.as_fd(), TREE.as_ref(), 0)?;
     }
-    for path in applier.implied() {
+    for path in implied {
         socket::send(socket, &[b"I", path.as_os_str().as_bytes()].concat(), None)?;
+    }
+    for (link, target) in borrowed {
+        let words = [b"L", link.as_os_str().as_bytes(), b"\0", target.as_os_str().as_bytes()].concat();
+        socket::send(socket, &words, None)?;
     }
     for words in applier.warnings() {
         socket::send(socket, &[b"W", words.as_bytes()].concat(), None)?;
@@ -211,18 +228,18 @@ fn work(socket: BorrowedFd<'_>) -> Result<Vec<u8>> {
 }
 
 /// Where the tree stands until it is an image.
-const TREE: &str = "tree";
+pub const TREE: &str = "tree";
 
 fn scratch(staging: &OwnedFd) -> Result<OwnedFd> {
     path::mkdirat(staging.as_fd(), TREE.as_ref(), 0o755)?;
     path::openat(staging.as_fd(), TREE.as_ref(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
 }
 
-fn make_image(staging: &OwnedFd, tree: &OwnedFd) -> Result<()> {
+/// Makes the image [`EROFS_NAME`] in `staging` of a tree that was unpacked and settled. The tree stays.
+pub fn make_image(staging: &OwnedFd, tree: &OwnedFd) -> Result<()> {
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let image = File::from(path::openat(staging.as_fd(), EROFS_NAME.as_ref(), flags, 0o600)?);
-    erofs::write(tree.as_fd(), &image).map_err(|e| e.context(EROFS_NAME))?;
-    dirs::remove_tree(staging.as_fd(), TREE.as_ref(), 0).map(drop)
+    erofs::write(tree.as_fd(), &image).map_err(|e| e.context(EROFS_NAME))
 }
 
 fn reopened(dir: &OwnedFd) -> Result<OwnedFd> {

@@ -11,7 +11,7 @@ use super::images::Record;
 use super::{LONGEST_RECORD, Store, gc, images, layer, unique};
 use crate::error::{Error, Result};
 use crate::image::digest::{self, Hasher};
-use crate::image::layer::{EROFS_NAME, tree};
+use crate::image::layer::{EROFS_NAME, Form, tree};
 use crate::image::snapshot;
 use crate::sys::{fd, path};
 
@@ -156,13 +156,13 @@ impl Store {
         if !deep {
             return Ok(None);
         }
-        // An EROFS image is read through the kernel, which needs privilege to mount it.
-        let opened = if layer.path.ends_with(EROFS_NAME) {
-            snapshot::mount(std::slice::from_ref(&layer.path), None, &snapshot::Options::default())
-        } else {
-            path::open(&layer.path, libc::O_RDONLY | libc::O_NOFOLLOW)
-        };
-        let found = match opened.and_then(|root| tree::digest(root.as_fd(), &HashMap::new())) {
+        // An image is read through the kernel. One that cannot says nothing about the layer.
+        if layer.path.ends_with(EROFS_NAME) {
+            snapshot::takes_images()?;
+        }
+        let found = match snapshot::root_of(&layer.path)
+            .and_then(|root| tree::digest(root.as_fd(), &HashMap::new()))
+        {
             Ok(found) => found,
             Err(error) => return Ok(Some(error.what().to_owned())),
         };
@@ -181,13 +181,14 @@ impl Store {
         }
     }
 
-    /// The manifest of an image by its id, whatever else of it is damaged, and where it came from.
-    pub fn origin(&self, id: &Digest) -> Result<(Descriptor, Option<String>)> {
+    /// The manifest of an image by its id, whatever else of it is damaged, where it came from, and the form of its
+    /// layers.
+    pub fn origin(&self, id: &Digest) -> Result<(Descriptor, Option<String>, Form)> {
         let record = self.record(id)?;
         let held = record.manifests.into_iter().next_back();
         let manifest =
             held.map(|held| held.manifest).ok_or_else(|| Error::new("an image without a manifest"))?;
-        Ok((manifest, record.source))
+        Ok((manifest, record.source, record.form))
     }
 
     /// How much there is: bytes of blobs, of layers' files, and of abandoned downloads; and of these what gc would

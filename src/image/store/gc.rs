@@ -153,6 +153,10 @@ impl Store {
             }
             for chain in &record.layers {
                 marked.insert(layer::directory(chain)?);
+                // It may have come with another image, and then is the only form in which it can be sent.
+                if let Ok(Some(layer)) = self.layer(chain) {
+                    marked.insert(format!("blobs/{}", digest::path(&layer.meta.blob)?));
+                }
             }
         }
         for name in self.list("leases")? {

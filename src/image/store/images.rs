@@ -9,6 +9,7 @@ use super::{LONGEST_RECORD, Store};
 use crate::error::{Error, Result};
 use crate::image::digest;
 use crate::image::hello;
+use crate::image::layer::Form;
 use crate::image::reference::{Reference, is_short};
 use crate::sys::{path, process};
 
@@ -46,6 +47,9 @@ pub(super) struct Record {
     pub layers: Vec<Digest>,
     pub since: i64,
     pub source: Option<String>,
+    /// What its layers became when it was pulled, and shall be when they are brought again.
+    #[serde(default)]
+    pub form: Form,
 }
 
 /// A manifest and the blobs that it names, the config's among them.
@@ -80,6 +84,8 @@ pub struct Arrival<'a> {
     pub chains: &'a [Digest],
     /// Layers were unpacked, though the image may have been there: it was damaged.
     pub unpacked: bool,
+    /// What its layers became, where they were not there before.
+    pub form: Form,
     pub source: Option<String>,
     /// The name, and what the source answered to it.
     pub name: Option<(&'a str, &'a Digest)>,
@@ -101,6 +107,7 @@ impl Store {
             layers: arrival.chains.to_vec(),
             since: process::now().0,
             source: None,
+            form: arrival.form,
         });
         record.manifests.retain(|other| other.manifest.digest() != held.manifest.digest());
         record.manifests.push(held);

@@ -10,7 +10,7 @@ use super::lock::Wait;
 use super::{Lock, Store, unique};
 use crate::error::{Error, Result};
 use crate::image::digest;
-use crate::image::layer::{EROFS_NAME, Form};
+use crate::image::layer::{self, EROFS_NAME, Form, TREE_NAME};
 use crate::sys::path;
 
 /// What is known of an unpacked layer; it is written beside it before the layer gets its name.
@@ -39,7 +39,7 @@ pub struct Layer {
 }
 
 /// The two forms of a layer, by the name that they have in its directory.
-const FORMS: [&str; 2] = ["tree", EROFS_NAME];
+const FORMS: [&str; 2] = [TREE_NAME, EROFS_NAME];
 
 /// A layer that is being unpacked, and its lock.
 pub struct Staged {
@@ -136,6 +136,14 @@ impl Staged {
             Err(e) if e.errno() == libc::ENOENT => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Makes the one file of a layer of which only the tree is there, and throws that away.
+    pub fn make_image(&self, tree: &OwnedFd, store: &Store) -> Result<()> {
+        layer::make_image(&self.dir, tree)?;
+        let to = format!("trash/{}", unique());
+        path::rename_between(self.dir(), Path::new(TREE_NAME), store.root(), Path::new(&to))?;
+        store.empty_trash()
     }
 
     fn dir(&self) -> BorrowedFd<'_> {

@@ -152,7 +152,8 @@ impl Store {
     }
 }
 
-/// Where the store is by default: below /var/lib for root of the machine, below the user's data directory for anybody else.
+/// Where the store is by default: below /var/lib for root of the machine, below the user's data directory for anybody
+/// else.
 pub fn default_root() -> Result<PathBuf> {
     if !crate::host::is_rootless() {
         return Ok("/var/lib/jug".into());

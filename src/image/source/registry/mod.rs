@@ -4,7 +4,7 @@
 
 mod answer;
 mod body;
-mod challenge;
+pub(crate) mod challenge;
 mod client;
 mod proxy;
 mod tls;
