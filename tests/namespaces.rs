@@ -264,15 +264,42 @@ fn a_hostname_needs_a_uts_namespace() {
 }
 
 #[test]
-fn no_mount_namespace_is_an_error_when_there_are_mounts() {
+fn no_mount_namespace_is_an_error_when_paths_are_masked() {
     let b = Bundle::new();
     b.remove_namespace("mount");
-    let before = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     b.run_args(&["/bin/true"]).exits(1);
-    assert!(
-        !std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo").contains(b.tag()),
-        "{before}"
-    );
+    assert!(!std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo").contains(b.tag()));
+}
+
+/// Linux 6.15 attaches mounts to a tree that stands nowhere (move_mount(2)). runc makes them in the caller's namespace,
+/// and leaves them there.
+#[test]
+fn without_a_mount_namespace_the_mounts_are_the_containers_alone() {
+    deviates!("no mount is made in the caller's namespace");
+    let b = Bundle::new();
+    b.remove_namespace("mount");
+    b.edit(|spec| {
+        for list in ["maskedPaths", "readonlyPaths"] {
+            spec["linux"].as_object_mut().expect("linux").remove(list);
+        }
+    });
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(15)) {
+        b.run_args(&["/bin/true"]).fails("needs Linux 6.15");
+        return;
+    }
+    assert_eq!(b.run_args(&["/bin/cat", "/proc/self/comm"]).ok().stdout, "cat\n");
+    b.set_args(&["/bin/sleep", "1000"]);
+    let c = b.running();
+    assert_eq!(namespace(c.pid(), "mnt"), own_namespace("mnt"));
+    let inside = std::path::PathBuf::from(format!("/proc/{}/root", c.pid()));
+    assert!(inside.join("proc/version").exists() && inside.join("dev/null").exists(), "its mounts are there");
+    assert!(!b.rootfs().join("dev/null").exists(), "and not in the host's tree");
+    assert!(!std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo").contains(b.tag()));
+    std::fs::write(b.rootfs().join("outside"), "").expect("write");
+    assert!(inside.join("outside").exists());
+    c.stop().delete();
 }
 
 #[test]

@@ -375,6 +375,9 @@ fn an_io_priority_is_set() {
     let b = Bundle::new();
     b.edit(|spec| spec["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 }));
     assert_eq!(b.probe(&[])["ioPriority"], json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 }));
+    // The kernel would take 9 for 1 and a hint.
+    b.edit(|spec| spec["process"]["ioPriority"]["priority"] = json!(9));
+    b.run_args(&["/bin/true"]).fails("riority: 9");
 }
 
 #[test]

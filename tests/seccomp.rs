@@ -571,3 +571,22 @@ fn a_listener_is_ignored_where_nothing_notifies() {
     });
     b.run_args(&["/bin/true"]).ok();
 }
+
+/// Profiles of some years ago list no younger call: Docker's of 2017 is what runtime-tools' validation runs with. With
+/// no_new_privs off the runtime itself is under the filter before the program is.
+#[test]
+fn a_profile_that_knows_no_young_call_starts_the_program() {
+    let young = "close_range openat2 faccessat2 clone3 pidfd_open pidfd_send_signal pidfd_getfd open_tree \
+        move_mount mount_setattr fsopen statx rseq execveat epoll_pwait2 fchmodat2 futex_waitv";
+    let young: Vec<&str> = young.split_whitespace().collect();
+    for no_new_privileges in [false, true] {
+        let b = rules(json!([{ "names": young, "action": "SCMP_ACT_ERRNO" }]));
+        b.edit(|spec| spec["process"]["noNewPrivileges"] = json!(no_new_privileges));
+        assert_eq!(b.run_args(&["/bin/echo", "hello"]).ok().stdout, "hello\n");
+        b.set_args(&["/bin/sleep", "1000"]);
+        let c = b.running();
+        assert_eq!(c.exec(&["/bin/echo", "hello"]).ok().stdout, "hello\n");
+        let user = ["--user", "1000:1000", "--additional-gids", "7", "--cwd", "/bin"];
+        assert_eq!(c.exec_with(&user, &["/bin/echo", "hello"]).ok().stdout, "hello\n");
+    }
+}

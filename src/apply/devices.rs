@@ -12,7 +12,7 @@ use crate::plan::namespaces::Kind as Ns;
 use crate::sys::{mount, path};
 
 pub fn make(plan: &Plan, trees: &Trees, root: &RootDir) -> Result<()> {
-    if !plan.namespaces.has(Ns::Mount) {
+    if !plan.builds_tree() {
         return Ok(());
     }
     for (target, tree) in &trees.nodes {

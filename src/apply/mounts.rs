@@ -25,16 +25,27 @@ const PER_MOUNT: u64 = mount::MOUNT_ATTR_RDONLY
 ///
 /// It is attached on top of `/`, where no host path need be looked up; only for createContainer hooks, which find the
 /// container by its host path, and for MS_MOVE it is attached there.
+///
+/// Without a mount namespace it is attached nowhere: the host does not see it, and it ends with its last process.
 pub fn build(plan: &Plan, trees: &mut Trees) -> Result<RootDir> {
-    mount::set_propagation(Path::new("/"), libc::MS_SLAVE | libc::MS_REC)?;
-    let elsewhere = !plan.hooks.create_container.is_empty() || plan.options.no_pivot;
-    let at = if elsewhere { &plan.root.path } else { Path::new("/") };
-    mount::attach_at(trees.root.as_fd(), at)?;
+    let nowhere = !plan.namespaces.has(Ns::Mount);
+    if !nowhere {
+        mount::set_propagation(Path::new("/"), libc::MS_SLAVE | libc::MS_REC)?;
+        let elsewhere = !plan.hooks.create_container.is_empty() || plan.options.no_pivot;
+        let at = if elsewhere { &plan.root.path } else { Path::new("/") };
+        mount::attach_at(trees.root.as_fd(), at)?;
+    }
     let root =
         RootDir::new(trees.root.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
     let mut dev = None;
     for (plan_mount, source) in plan.mounts.iter().zip(std::mem::take(&mut trees.sources)) {
         let tree = one(plan, plan_mount, source, trees, &root).map_err(|e| {
+            let e = match e.errno() {
+                libc::EINVAL if nowhere => e
+                    .why("a mount without a mount namespace needs Linux 6.15")
+                    .next("add {\"type\": \"mount\"} to /linux/namespaces"),
+                _ => e,
+            };
             e.context(format_args!(
                 "error mounting {:?} to rootfs at \"/{}\"",
                 shown(plan_mount),
@@ -235,6 +246,10 @@ fn cgroup(plan: &Plan, m: &MountPlan, trees: &mut Trees) -> Result<OwnedFd> {
 /// Makes the new root `/` and lets go of the host's (pivot_root(2)).
 pub fn pivot(plan: &Plan, root: &RootDir) -> Result<()> {
     path::fchdir(root.fd())?;
+    if !plan.namespaces.has(Ns::Mount) {
+        path::chroot(Path::new("."))?;
+        return path::chdir(Path::new("/"));
+    }
     if plan.options.no_pivot {
         mount::move_here_to_root()?;
         path::chroot(Path::new("."))?;

@@ -110,7 +110,7 @@ pub fn trees(plan: &Plan, born: bool) -> Result<Trees> {
 /// A copy of a shared mount is a peer of it: what the container mounts there would appear on the host. So copies become
 /// slaves, unless the config says that the root is shared.
 fn isolate(tree: &OwnedFd, plan: &Plan) -> Result<()> {
-    if plan.root.propagation & libc::MS_SHARED != 0 {
+    if plan.root.propagation & libc::MS_SHARED != 0 && plan.namespaces.has(Ns::Mount) {
         return Ok(());
     }
     let change = SetAttr { propagation: libc::MS_SLAVE, ..SetAttr::default() };

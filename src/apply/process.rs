@@ -98,19 +98,28 @@ fn confine(plan: &ProcessPlan, filter: Option<&Filter<'_>>, keep_fds: u32) -> Re
     label(plan)?;
     if !plan.no_new_privileges {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go: what follows is under the filter,
-        // as it is with runc.
+        // as it is with runc, and may use only calls that every profile in the field allows. close_range(2) is younger
+        // than many of them.
+        fence(keep_fds)?;
         load(filter)?;
     }
     capabilities_and_user(plan)?;
     enter(&plan.cwd)?;
+    if plan.no_new_privileges {
+        fence(keep_fds)?;
+        process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
+        load(filter)?;
+    }
+    Ok(())
+}
+
+/// Signals to their defaults, and of the descriptors from 3 on only the kept ones go on through execve. What is opened
+/// behind it closes itself there (O_CLOEXEC).
+fn fence(keep_fds: u32) -> Result<()> {
     signal::reset()?;
     fd::cloexec_from(3 + keep_fds as i32)?;
     for kept in (3..3 + keep_fds as i32).filter_map(fd::inherited) {
         fd::set_cloexec(kept, false)?;
-    }
-    if plan.no_new_privileges {
-        process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
-        load(filter)?;
     }
     Ok(())
 }

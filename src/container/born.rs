@@ -101,7 +101,7 @@ fn build(newborn: &mut Newborn<'_>) -> Result<Program> {
     }
     process::setsid()?;
     path::umask(0);
-    if plan.namespaces.has(Kind::Mount) {
+    if plan.builds_tree() {
         inside(plan, trees, sync)?;
     } else {
         outside(plan, sync)?;
@@ -127,7 +127,8 @@ fn inside(plan: &Plan, trees: Option<Trees>, sync: &Sync) -> Result<()> {
     paths::mask(plan, &mut trees, &root)
 }
 
-/// Without a mount namespace of its own the container lives in the host's tree, below its root only by chroot(2).
+/// Without a mount namespace and without mounts the container lives in the host's tree, below its root only by
+/// chroot(2).
 fn outside(plan: &Plan, sync: &Sync) -> Result<()> {
     hooks_before_pivot(plan, sync)?;
     path::chroot(&plan.root.path)?;
@@ -157,7 +158,7 @@ fn terminal(plan: &Plan, root: &RootDir, sync: &Sync) -> Result<()> {
     }
     let (master, slave) = console::open(root, &plan.process)?;
     sync.hand(Word::Console, master.as_fd())?;
-    if plan.namespaces.has(Kind::Mount) {
+    if plan.builds_tree() {
         console::bind(root, &slave)?;
     }
     console::take(&slave)

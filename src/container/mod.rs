@@ -176,7 +176,7 @@ struct Opened {
 
 impl Opened {
     fn new(plan: &Plan, entry: &Entry, start: bool) -> Result<Self> {
-        let with_mounts = plan.namespaces.has(Kind::Mount) && opened::may_copy_mounts();
+        let with_mounts = plan.builds_tree() && opened::may_copy_mounts();
         Ok(Self {
             trees: if with_mounts { Some(opened::trees(plan, false)?) } else { None },
             joined: apply::namespaces::open(&plan.namespaces)?,

@@ -104,6 +104,11 @@ pub struct Listener {
 }
 
 impl Plan {
+    /// Whether the container has a tree of its own: in its mount namespace, or, without one, for its mounts.
+    pub fn builds_tree(&self) -> bool {
+        self.namespaces.has(namespaces::Kind::Mount) || !self.mounts.is_empty()
+    }
+
     pub fn new(id: &str, bundle: &Bundle, options: &Options, host: &Host) -> Result<Self> {
         let spec = &bundle.spec;
         version(spec.version())?;

@@ -79,12 +79,9 @@ pub fn allowed_in_proc(destination: &Path) -> bool {
 
 pub fn plan(spec: &Spec, bundle: &Path, ns: &Namespaces, ids: &IdMaps) -> Result<Vec<MountPlan>> {
     let list = spec.mounts().as_deref().unwrap_or_default();
-    if !ns.has(Ns::Mount) {
-        if !list.is_empty() || ns.has(Ns::User) {
-            return Err(Error::new("/linux/namespaces: mounts and user namespaces need a mount namespace")
-                .next("add {\"type\": \"mount\"}"));
-        }
-        return Ok(Vec::new());
+    if !ns.has(Ns::Mount) && ns.has(Ns::User) {
+        return Err(Error::new("/linux/namespaces: a user namespace needs a mount namespace")
+            .next("add {\"type\": \"mount\"}"));
     }
     list.iter().enumerate().map(|(i, mount)| one(mount, format!("/mounts/{i}"), bundle, ids)).collect()
 }

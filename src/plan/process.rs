@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Capabilities, IOPriorityClass, LinuxMemoryPolicy, LinuxSchedulerPolicy, MemoryPolicyModeType,
-    PosixRlimitType, Process,
+    Capabilities, IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxSchedulerPolicy,
+    MemoryPolicyModeType, PosixRlimitType, Process,
 };
 
 use super::ids::IdMaps;
@@ -113,17 +113,23 @@ impl ProcessPlan {
             oom_best_effort: host.rootless,
             apparmor,
             selinux,
-            io_priority: process.io_priority().as_ref().map(|p| {
-                let class = match p.class() {
-                    IOPriorityClass::IoprioClassRt => 1,
-                    IOPriorityClass::IoprioClassBe => 2,
-                    IOPriorityClass::IoprioClassIdle => 3,
-                };
-                (class, p.priority() as u32)
-            }),
+            io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
             scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
             cpu_affinity: process.exec_cpu_affinity().as_ref().map(cpu_affinity).transpose()?,
         })
+    }
+}
+
+/// Class and level. The kernel reads more bits than a level has as hints, and would take 9 for 1 (ioprio_set(2)).
+fn io_priority(asked: &LinuxIOPriority) -> Result<(u32, u32)> {
+    let class = match asked.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    match u32::try_from(asked.priority()) {
+        Ok(level @ 0..=7) => Ok((class, level)),
+        _ => Err(Error::new(format!("/process/ioPriority/priority: {} is not 0 to 7", asked.priority()))),
     }
 }
 
