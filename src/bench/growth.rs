@@ -193,3 +193,22 @@ fn tear_down(
         measure::reap();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_that_become_slow_are_seen() {
+        let starts = |ms: &[f64]| -> Vec<(usize, f64)> {
+            ms.iter()
+                .enumerate()
+                .flat_map(|(step, ms)| (0..50).map(move |i| (step * 50 + i, ms + f64::from(i % 5))))
+                .collect()
+        };
+        assert!(!slower(&starts(&[10.0]), 0), "the first step is what others are held against");
+        assert!(!slower(&starts(&[10.0, 20.0]), 50));
+        assert!(slower(&starts(&[10.0, 30.0]), 50) && slower(&starts(&[10.0, 10.0, 30.0]), 100));
+        assert!(!slower(&starts(&[10.0, 30.0])[..90], 50), "too few have no p99");
+    }
+}

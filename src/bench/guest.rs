@@ -93,8 +93,8 @@ fn smallest_memory(contender: &mut Contender, world: &World, quick: bool) -> Res
     let plenty = plenty(world);
     let mut memory = plenty;
     if quick {
-        for less in [48, 64, 96, 128].map(|size| size + plenty - PLENTY) {
-            if comes_up(contender, world, less, patience)? {
+        for less in [64, 96, 128].map(|size| size + plenty - PLENTY) {
+            if comes_up(contender, world, less, 1, patience)? {
                 memory = less;
                 break;
             }
@@ -103,24 +103,35 @@ fn smallest_memory(contender: &mut Contender, world: &World, quick: bool) -> Res
         let mut fails = 8;
         while memory - fails > 2 {
             let middle = fails + (memory - fails).div_ceil(4) * 2;
-            if comes_up(contender, world, middle, patience)? { memory = middle } else { fails = middle }
+            if comes_up(contender, world, middle, TRIALS, patience)? {
+                memory = middle
+            } else {
+                fails = middle
+            }
         }
     }
     remember(&known, &memory.to_string());
     Ok(memory)
 }
 
-/// How often it has to come up in that memory: with a little less than it needs a machine does so now and then.
-const TRIALS: usize = 3;
+/// How often it has to come up in that memory: with a little less than it needs a machine does so now and then. A quick
+/// run asks once, in larger steps.
+const TRIALS: usize = 5;
 
 /// Whether the payload comes up in `memory` MiB.
-fn comes_up(contender: &mut Contender, world: &World, memory: u32, patience: Duration) -> Result<bool> {
+fn comes_up(
+    contender: &mut Contender,
+    world: &World,
+    memory: u32,
+    trials: usize,
+    patience: Duration,
+) -> Result<bool> {
     progress(format_args!("{}: does it come up in {memory} MiB?", contender.name));
     let plenty = contender.guest.clone();
     if let Some(guest) = &mut contender.guest {
         guest.memory = memory;
     }
-    let works = (0..TRIALS).all(|_| world.start_within(contender, patience).is_ok());
+    let works = (0..trials).all(|_| world.start_within(contender, patience).is_ok());
     contender.guest = plenty;
     place::check()?;
     Ok(works)
@@ -211,5 +222,33 @@ rm -rf "$1"; mv "$1.new" "$1""#;
         Ok(output) if output.status.success() => Ok(dir.join("kernel")),
         Ok(output) => Err(missing().context(String::from_utf8_lossy(&output.stderr).trim())),
         Err(_) => Err(missing()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Debian's kernels are: something that boots, the packed file somewhere in it, and something behind.
+    #[test]
+    fn the_kernel_inside_is_found() {
+        let dir = std::env::temp_dir().join(format!("jug-bench-unpacked-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("mkdir");
+        let elf: Vec<u8> =
+            b"\x7fELF".iter().copied().chain((0..100_000u32).map(|n| (n % 251) as u8)).collect();
+        fs::write(dir.join("elf"), &elf).expect("write");
+        assert_eq!(unpacked(&dir.join("elf"), &dir).expect("an ELF file"), dir.join("elf"));
+        for (magic, program) in PACKED {
+            let packed = Command::new(program).arg("-c").arg(dir.join("elf")).output().expect(program).stdout;
+            assert!(packed.starts_with(magic), "{program}");
+            // Bytes that look like a stream and are none come before.
+            let bytes = [b"MZ setup ", magic, b"no stream ", &packed[..], b"signature"].concat();
+            fs::write(dir.join("kernel"), bytes).expect("write");
+            let found = unpacked(&dir.join("kernel"), &dir).expect("the kernel inside");
+            assert!(fs::read(found).expect("read") == elf, "{program} gave something else");
+        }
+        fs::write(dir.join("kernel"), "nothing").expect("write");
+        assert!(unpacked(&dir.join("kernel"), &dir).is_err());
+        fs::remove_dir_all(&dir).expect("rm");
     }
 }

@@ -184,6 +184,7 @@ impl Image {
             format!("lxc.rootfs.path = dir:{}", root.display()),
             format!("lxc.uts.name = {id}"),
             "lxc.net.0.type = empty".into(),
+            "lxc.net.0.flags = up".into(),
             "lxc.mount.auto = proc:mixed sys:ro".into(),
             format!("lxc.mount.entry = {fifo} ready none bind 0 0"),
             "lxc.console.path = none".into(),

@@ -149,16 +149,17 @@ impl Instance<'_> {
             let why = match () {
                 () if left.is_zero() => format!("not ready after {:.0} s", begun.elapsed().as_secs_f64()),
                 () if place::check().is_err() => "interrupted".into(),
-                () if beside.is_some() && self.has_failed() => "it failed".into(),
                 () => {
                     let mut ready = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
                     let wait = PollTimeout::from(left.as_millis().min(200) as u16);
-                    if poll(&mut ready, wait).unwrap_or(0) == 0 {
-                        continue;
-                    }
-                    match from.read(&mut buffer)? {
-                        0 => "it ended without the payload's word".into(),
-                        bytes => {
+                    let silent = poll(&mut ready, wait).unwrap_or(0) == 0;
+                    // What it leaves behind may hold the other end for ever.
+                    let bytes = if silent { None } else { Some(from.read(&mut buffer)?) };
+                    match bytes {
+                        None if self.has_failed() => "it failed".into(),
+                        None => continue,
+                        Some(0) => "it ended without the payload's word".into(),
+                        Some(bytes) => {
                             heard.push_str(&String::from_utf8_lossy(&buffer[..bytes]));
                             continue;
                         }
