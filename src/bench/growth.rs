@@ -203,7 +203,7 @@ mod tests {
         let starts = |ms: &[f64]| -> Vec<(usize, f64)> {
             ms.iter()
                 .enumerate()
-                .flat_map(|(step, ms)| (0..50).map(move |i| (step * 50 + i, ms + f64::from(i % 5))))
+                .flat_map(|(step, ms)| (0..50).map(move |i| (step * 50 + i, ms + (i % 5) as f64)))
                 .collect()
         };
         assert!(!slower(&starts(&[10.0]), 0), "the first step is what others are held against");
