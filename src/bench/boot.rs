@@ -36,8 +36,8 @@ const KERNEL: &str = "quiet panic=-1 mitigations=off";
 /// An emulated clock on a busy host is none to calibrate by: the kernel would give up, and hang.
 const EMULATED_CLOCK: &str = "tsc_early_khz=2000000 lpj=4000000 no_timer_check";
 
-/// Programs inside user-mode Linux that hides wide registers (jug-payload's `narrow`) must not use them: GNU C library's
-/// tunables, from the environment of init.
+/// Programs inside a user-mode Linux without wide registers (jug-payload's `narrow`) must not use them: tunables of the
+/// GNU C library, from the environment of init.
 const NARROW: &str = "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX2,-AVX,-AVX_Fast_Unaligned_Load";
 
 /// What the memory of `touch`, and the files of `work`, add to the smallest in which the payload comes up.

@@ -156,7 +156,7 @@ impl Contender {
         match self.kind {
             Kind::Runtime => "run --detach: six namespaces, read-only root, Docker's seccomp profile, cgroup",
             Kind::Engine => {
-                "jug run --detach --rootfs: no network, read-only root, jug's own seccomp profile, cgroup; a monitor stays"
+                "jug run --detach --rootfs: no network, read-only root, jug's seccomp profile, cgroup; a monitor stays"
             }
             Kind::Bubblewrap => {
                 "the same namespaces, read-only root and seccomp filter; no cgroup, no masked paths"
@@ -165,10 +165,10 @@ impl Contender {
             Kind::Lxc => "lxc-start, empty network, proc:mixed sys:ro",
             Kind::Podman => "run --detach --rootfs, no network, no log, no cgroup management; conmon stays",
             Kind::Qemu if self.class == Class::Hardware => {
-                "microvm machine, KVM, no devices but a serial line, Debian's cloud kernel, initramfs with the payload only"
+                "microvm, KVM, a serial line as only device, Debian's cloud kernel, initramfs with the payload only"
             }
             Kind::Qemu => {
-                "microvm machine, TCG, no devices but a serial line, Debian's cloud kernel, initramfs with the payload only"
+                "microvm, TCG, a serial line as only device, Debian's cloud kernel, initramfs with the payload only"
             }
             Kind::Firecracker | Kind::CloudHypervisor => {
                 "KVM, Debian's cloud kernel, initramfs with the payload only; written from its documentation, untried"

@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 /// By contender, then figure.
 pub type Figures = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
 
-/// `rounds` passes through all contenders in random order, one at least, and no more when the time is over. Emulated machines take no part: they have no speed.
+/// `rounds` passes through all contenders in random order, one at least, and no more when the time is
+/// over. Emulated machines take no part: they have no speed.
 pub fn measure(
     world: &World,
     all: &[Contender],

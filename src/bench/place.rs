@@ -169,8 +169,8 @@ pub fn prefix(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "jug-bench".into(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Removes what a run leaves: its directories, and its cgroups, bottom up, in every hierarchy. Its processes are gone or
-/// get killed.
+/// Removes what a run leaves: its directories, and its cgroups, bottom up, in every hierarchy. Its processes are gone
+/// or get killed.
 fn sweep(outside: u32) {
     // A child that was just being made may come after the first look.
     for _ in 0..100 {
