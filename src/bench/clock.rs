@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const RESERVE: f64 = 4.0;
 
 /// How much more than expected a part that the run is about may take.
-const SLACK: f64 = 2.0;
+const SLACK: f64 = 6.0;
 
 pub struct Clock {
     begun: Instant,
@@ -67,7 +67,7 @@ mod tests {
         assert!(
             (seconds(60.0, &[part(40.0, false), part(20.0, true), part(60.0, false)]) - 16.0).abs() < 1e-9
         );
-        assert!((seconds(60.0, &[part(20.0, true), part(100.0, false)]) - 40.0).abs() < 1e-9);
+        assert!((seconds(60.0, &[part(20.0, true), part(100.0, false)]) - 60.0).abs() < 1e-9);
         assert!((seconds(30.0, &[part(20.0, true), part(20.0, true)]) - 15.0).abs() < 1e-9);
         assert!((seconds(-5.0, &[part(20.0, false)]) - 1.0).abs() < 1e-9);
         assert_eq!(share(5.0, &[]), Duration::ZERO);

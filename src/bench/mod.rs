@@ -142,7 +142,9 @@ fn resumed_or_new(file: &Path, options: &Options) -> Result<Results> {
             return Ok(old);
         }
         return Err(Error::new(format!("{} is of another run", file.display()))
-            .why("--n, --quick, --payload, the kernel or the boot differ, and two kinds of figures do not mix")
+            .why(
+                "--n, --quick, --payload, the kernel or the boot differ, and two kinds of figures do not mix",
+            )
             .next("name another directory with --out"));
     }
     let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()) ^ now());
