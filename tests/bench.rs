@@ -2,6 +2,8 @@
 //! them (src/bench/stats.rs, compare.rs), against values that were computed elsewhere.
 #![cfg(feature = "engine")]
 
+#[path = "support/store.rs"]
+mod store;
 mod support;
 
 use std::fs;
@@ -12,6 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use store::Shop;
 use support::{Value, eventually, in_guest, say_skip, skip};
 
 /// A directory for results that is gone at the end.
@@ -200,31 +203,227 @@ fn an_interrupted_run_leaves_nothing_and_goes_on() {
     assert!(grown.is_some_and(|n| (20..=300).contains(&n)), "{text}");
 }
 
-/// Killed outright, with no chance to clean up: the processes inside follow, and the next test finds no container.
+/// Killed outright: the processes inside follow, and the guard removes what they leave.
 #[test]
-fn who_is_killed_leaves_no_process() {
+fn who_is_killed_leaves_nothing() {
     let out = Out::new("killed");
     let mut child: Child = bench(&out, &["density", "--n", "300", "--against", "jug-oci"])
         .stderr(Stdio::null())
         .spawn()
         .expect("jug");
     let name = format!("jug-bench-{}", child.id());
-    let cgroups = || support::cgroups(&name);
-    eventually("a container", || (cgroups().len() > 3).then_some(()));
+    eventually("a container", || (support::cgroups(&name).len() > 3).then_some(()));
     child.kill().expect("kill");
     child.wait().expect("wait");
-    let procs = || -> String {
-        cgroups()
-            .iter()
-            .map(|path| fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default())
-            .collect()
+    let gone = || {
+        let directories = ["/tmp", "/var/tmp"].map(|dir| fs::metadata(Path::new(dir).join(&name)).is_err());
+        (support::cgroups(&name).is_empty() && directories == [true; 2]).then_some(())
     };
-    eventually("the end of all processes", || procs().is_empty().then_some(()));
-    for cgroup in cgroups() {
-        fs::remove_dir(&cgroup).expect("rmdir of an empty cgroup");
-    }
-    let _ = fs::remove_dir(Path::new("/tmp").join(&name));
+    eventually("the end of everything", gone);
     nothing_is_left_of(child.id());
+}
+
+/// A script in the place of jug-oci: `before` it does what the lines say.
+fn instead(out: &Out, name: &str, before: &str) -> String {
+    let script = out.0.join(name);
+    let runtime = Path::new(env!("CARGO_BIN_EXE_jug")).with_file_name("jug-oci");
+    let text = format!("#!/bin/sh\n{before}\nexec {} \"$@\"\n", runtime.display());
+    fs::write(&script, text).expect("write");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod");
+    format!("jug-oci={}", script.display())
+}
+
+fn names(of: &Value) -> Vec<String> {
+    of.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+}
+
+/// Every variant, with what it is there for in the figures.
+#[test]
+fn density_grows_what_is_asked_for() {
+    let out = Out::new("variants");
+    let words =
+        ["density", "--n", "4", "--variant", "idle,light,touch,memory-cgroup", "--against", "jug-oci,jug"];
+    let output = run(bench(&out, &words));
+    assert!(output.status.success(), "{}", said(&output));
+    let results = out.results();
+    assert_eq!(names(&results["growth"]), ["idle", "idle, memory cgroup", "light", "touch"]);
+    for variant in ["idle", "light", "touch"] {
+        assert_eq!(names(&results["growth"][variant]), ["jug", "jug-oci"], "{}", said(&output));
+    }
+    let each = |variant: &str, what: &str| {
+        let points = &results["growth"][variant]["jug-oci"]["points"];
+        (points[4][what].as_f64().expect(what) - points[0][what].as_f64().expect(what)) / 4.0
+    };
+    assert!(each("touch", "pss") > 16_384.0, "16 MiB that are written to: {} KiB", each("touch", "pss"));
+    assert!(each("idle", "pss") < 4_000.0, "a process that sleeps: {} KiB", each("idle", "pss"));
+    for (variant, rows) in results["growth"].as_object().expect("rows") {
+        for (name, growth) in rows.as_object().expect("a row") {
+            let way = &growth["teardown"];
+            assert!(way["n"] == 4 && way["baseline_seconds"].as_f64().is_some(), "{name}, {variant}: {way}");
+        }
+    }
+    let summary = said(&output);
+    assert!(summary.contains("open  jug-oci: R² > 0.99 to N ≥ 1000: "), "four are no thousand: {summary}");
+    assert!(summary.contains("  jug: its own memory ≤ 0.5 × the kernel's for each: "), "{summary}");
+}
+
+/// The first start that fails ends a growth, and what was measured until then is kept.
+#[test]
+fn a_growth_stops_at_the_first_failure() {
+    let out = Out::new("fails");
+    let count = out.0.join("count");
+    let fails = format!(
+        "case \" $* \" in *' run '*) echo >>{0}; [ $(wc -l <{0}) -lt 12 ] || {{ echo no more; exit 1; }};; esac",
+        count.display()
+    );
+    let against = instead(&out, "fails", &fails);
+    let words = ["density", "--n", "20", "--variant", "idle", "--against", &against];
+    let output = run(bench(&out, &words));
+    assert!(output.status.success(), "{}", said(&output));
+    let growth = &out.results()["growth"]["idle"]["jug-oci"];
+    // The trial and the probe started before.
+    let stopped = growth["stopped"].as_str().expect("a reason");
+    assert!(stopped.starts_with("start 10 failed: ") && stopped.contains("no more"), "{stopped}");
+    assert_eq!(growth["starts"].as_array().map(Vec::len), Some(9));
+    assert!(growth["teardown"]["baseline_seconds"].as_f64().is_some(), "{}", growth["teardown"]);
+}
+
+/// A run ends when its time is over, and says what was cut.
+#[test]
+fn a_run_keeps_to_its_time() {
+    if in_guest() {
+        return say_skip("SKIP", "the guest is too slow for a run of half a minute");
+    }
+    let out = Out::new("time");
+    let begun = std::time::Instant::now();
+    let words = ["all", "--n", "100000", "--minutes", "0.4", "--against", "jug-oci,bubblewrap"];
+    let output = run(bench(&out, &words));
+    let took = begun.elapsed().as_secs();
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert!((10..60).contains(&took), "24 s were to be spent, and {took} s were: {text}");
+    assert!(text.contains("bench: 1 of 9, about 2"), "an estimate that the run keeps: {text}");
+    let stopped =
+        out.results()["growth"]["idle"]["jug-oci"]["stopped"].as_str().expect("a reason").to_owned();
+    assert!(stopped.starts_with("its ") && stopped.ends_with(" s were over"), "{stopped}");
+}
+
+/// A change in the runtime is found, and none where there is none.
+#[test]
+fn compare_finds_a_made_difference() {
+    let (before, after) = (Out::new("before"), Out::new("after"));
+    let slow = instead(&after, "slow", "case \" $* \" in *' run '*) sleep 0.25;; esac");
+    for (out, against) in [(&before, "jug-oci"), (&after, &slow)] {
+        let output = run(bench(out, &["start", "--n", "20", "--against", against]));
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let compare = |a: &Out, b: &Out| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jug"));
+        let output = command.args(["bench", "compare"]).arg(&a.0).arg(&b.0).output().expect("jug");
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    let table = compare(&before, &after);
+    let row = table.lines().find(|line| line.starts_with("jug-oci: start, serial, wall")).expect("a row");
+    assert!(row.ends_with(" yes"), "a quarter of a second more: {table}");
+    let same = compare(&before, &before);
+    assert!(same.lines().any(|line| line.starts_with("0 of ")) && !same.contains(" yes"), "{same}");
+}
+
+/// Boots on every processor, with nothing but what is installed: the cache is empty.
+#[test]
+fn user_mode_linux_needs_no_preparation() {
+    if in_guest() || !Path::new("/usr/bin/linux.uml").exists() {
+        skip!("no user-mode Linux on this machine: apt-get install user-mode-linux");
+    }
+    let out = Out::new("uml");
+    let mut command =
+        bench(&out, &["density", "--n", "2", "--variant", "idle", "--against", "user-mode-linux"]);
+    command.env("XDG_CACHE_HOME", out.0.join("cache"));
+    let output = run(command);
+    assert!(output.status.success(), "{}", said(&output));
+    let results = out.results();
+    assert_eq!(results["growth"]["idle"]["user-mode-linux"]["teardown"]["n"], 2, "{}", said(&output));
+    assert_eq!(results["contenders"][0]["class"], "Paravirtual");
+    // Its own kernel answers, and it is not the host's.
+    let release = results["probes"]["user-mode-linux"]["release"].as_str().expect("a release");
+    assert_ne!(Some(release), results["probes"]["native"]["release"].as_str());
+    assert!(said(&output).contains("user-mode-linux      0 of "), "{}", said(&output));
+}
+
+/// Monitors that need KVM are left out where it boots nothing, by name and with the reason.
+#[test]
+fn machines_without_kvm_are_left_out() {
+    let out = Out::new("kvm");
+    let against = "jug-oci,firecracker=/bin/true,cloud-hypervisor=/bin/true,firecracker,youki=/nowhere";
+    let kernel = out.0.join("kernel");
+    fs::write(&kernel, b"\x7fELF and nothing more").expect("write");
+    let words = ["start", "--n", "3", "--kernel", &kernel.display().to_string(), "--against", against];
+    let mut command = bench(&out, &words);
+    command.env("XDG_CACHE_HOME", out.0.join("cache"));
+    let output = run(command);
+    assert!(output.status.success(), "{}", said(&output));
+    let left = out.results()["left_out"].clone();
+    let left: Vec<(&str, &str)> = left
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|left| (left["name"].as_str().expect("a name"), left["why"].as_str().expect("a reason")))
+        .collect();
+    for name in ["firecracker", "cloud-hypervisor"] {
+        let why = format!("/dev/kvm boots no guest here, and {name} needs one that does");
+        assert!(left.contains(&(name, &why)), "{left:?}");
+    }
+    let page = fs::read_to_string(out.0.join("report.html")).expect("report.html");
+    assert!(page.contains("<b>firecracker</b> is left out: "), "the page does not say so");
+}
+
+/// An image of the store, and one that comes with it: its program runs in every contender, from its own files.
+#[test]
+fn an_image_can_be_the_payload() {
+    if in_guest() {
+        return say_skip("SKIP", "the guest is a contender of the benchmark, and too slow to be its host");
+    }
+    let (out, shop) = (Out::new("image"), Shop::new("bench-image"));
+    let sleeps = |name: &str, program: &str| {
+        let recipe = format!(
+            "tag = \"jug/{name}:v1\"\n[config]\nentrypoint = [\"{program}\"]\ncmd = [\"sleep\", \"86400.5\"]\n\
+             workdir = \"/work\"\n[[layer]]\nfrom = \"busybox\"\n[[layer]]\n\
+             files = [{{ path = \"/work\", dir = true }}]\n"
+        );
+        shop.image("oci", name, &recipe)
+    };
+    let layout = sleeps("sleeps", "/bin/busybox");
+    let with = |out: &Out, image: &str, against: &str| {
+        let mut command = shop.command(&["bench", "density", "--quick", "--n", "3", "--variant", "idle"]);
+        command.args(["--against", against, "--payload", image, "--out"]).arg(&out.0);
+        run(command)
+    };
+    let mut against = String::from("jug-oci,bubblewrap,crun");
+    against += if Path::new("/usr/bin/linux.uml").exists() { ",user-mode-linux" } else { "" };
+    let output = with(&out, &layout, &against);
+    assert!(output.status.success(), "{}", said(&output));
+    let results = out.results();
+    assert!(
+        results["machine"]["payload"].as_str().is_some_and(|name| name.starts_with(&layout)),
+        "{results}"
+    );
+    for name in against.split(',') {
+        assert_eq!(results["growth"]["idle"][name]["teardown"]["n"], 3, "{name}: {}", said(&output));
+    }
+    // Now it is in the store, under its name; figures of another payload are not mixed with these.
+    shop.ok(&["tag", shop.ok(&["images", "-q"]).trim(), "jug/sleeps:v1"]);
+    let other = Out::new("image-named");
+    let output = with(&other, "jug/sleeps:v1", "jug-oci");
+    assert!(output.status.success(), "{}", said(&output));
+    let plain = run(bench(&out, &["density", "--n", "3", "--against", "jug-oci"]));
+    assert!(said(&plain).contains("is of another run"), "{}", said(&plain));
+    // A program that ends at once is no instance.
+    let ends = Out::new("image-ends");
+    let output = with(&ends, &sleeps("ends", "/bin/true"), "jug-oci");
+    assert!(said(&output).contains("jug-oci: the image's program ended at once"), "{}", said(&output));
+    let output = with(&Out::new("image-none"), "oci:/nowhere", "jug-oci");
+    assert!(!output.status.success() && said(&output).contains("/nowhere"), "{}", said(&output));
 }
 
 #[test]
@@ -249,7 +448,7 @@ fn what_cannot_be_is_refused_in_a_sentence() {
         (&["compare", &file], "compare wants two results"),
         (&["compare", &file, &file], "it is no results.json of jug bench"),
         (&["start", &file], "only compare takes files"),
-        (&["start", "--payload", "/nowhere", "--against", "nobody"], "it is no results.json of jug bench"),
+        (&["start", "--against", "nobody"], "it is no results.json of jug bench"),
     ];
     for (words, expected) in rows {
         let output = run(bench(&out, words));

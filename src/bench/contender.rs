@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::boot;
 use super::guest::Guest;
 use super::image::{Image, Payload, Variant};
 use super::results::{Class, Named};
@@ -14,11 +15,14 @@ use super::results::{Class, Named};
 pub enum Kind {
     /// runc's command line.
     Runtime,
+    /// `jug run`.
+    Engine,
     Bubblewrap,
     Nspawn,
     Lxc,
     Podman,
     Qemu,
+    Firecracker,
     CloudHypervisor,
     UserModeLinux,
 }
@@ -31,11 +35,14 @@ pub struct Contender {
     pub program: Vec<OsString>,
     pub version: String,
     pub guest: Option<Guest>,
+    /// What its trial start took, in seconds.
+    pub trial: f64,
 }
 
 /// Names in the order of reports, the program that is looked for, and its kind.
-const KNOWN: [(&str, &str, Kind); 11] = [
+const KNOWN: [(&str, &str, Kind); 13] = [
     ("jug-oci", "jug-oci", Kind::Runtime),
+    ("jug", "jug", Kind::Engine),
     ("crun", "crun", Kind::Runtime),
     ("runc", "runc", Kind::Runtime),
     ("youki", "youki", Kind::Runtime),
@@ -44,34 +51,10 @@ const KNOWN: [(&str, &str, Kind); 11] = [
     ("lxc", "lxc-start", Kind::Lxc),
     ("podman", "podman", Kind::Podman),
     ("qemu-microvm", "qemu-system-x86_64", Kind::Qemu),
+    ("firecracker", "firecracker", Kind::Firecracker),
     ("cloud-hypervisor", "cloud-hypervisor", Kind::CloudHypervisor),
     ("user-mode-linux", "linux.uml", Kind::UserModeLinux),
 ];
-
-pub const QEMU_FLAGS: [&str; 17] = [
-    "-M",
-    "microvm,isa-serial=on",
-    "-smp",
-    "1",
-    "-nodefaults",
-    "-no-user-config",
-    "-display",
-    "none",
-    "-no-reboot",
-    "-chardev",
-    "stdio,id=c,signal=off",
-    "-serial",
-    "chardev:c",
-    "-cpu",
-    "max",
-    "-msg",
-    "timestamp=off",
-];
-
-/// What every kernel of its own is told.
-const KERNEL: &str = "quiet panic=-1 mitigations=off reboot=t";
-
-const EMULATED_CLOCK: &str = "tsc_early_khz=2000000 lpj=4000000 no_timer_check";
 
 /// The names of `--against`, or all that are known, each with its program or the reason why there is none.
 pub fn named(against: &[String]) -> Vec<(String, Kind, Result<Vec<OsString>, String>)> {
@@ -143,11 +126,12 @@ impl Contender {
     pub fn new(name: String, kind: Kind, program: Vec<OsString>) -> Self {
         let class = match kind {
             Kind::Qemu => Class::Emulated,
-            Kind::CloudHypervisor => Class::Hardware,
+            Kind::Firecracker | Kind::CloudHypervisor => Class::Hardware,
             Kind::UserModeLinux => Class::Paravirtual,
             _ => Class::OsLevel,
         };
-        let mut contender = Self { name, kind, class, program, version: String::new(), guest: None };
+        let mut contender =
+            Self { name, kind, class, program, version: String::new(), guest: None, trial: 0.0 };
         contender.version = contender.ask_version();
         contender
     }
@@ -171,6 +155,9 @@ impl Contender {
     fn how(&self) -> String {
         match self.kind {
             Kind::Runtime => "run --detach: six namespaces, read-only root, Docker's seccomp profile, cgroup",
+            Kind::Engine => {
+                "jug run --detach --rootfs: no network, read-only root, jug's seccomp profile, cgroup; a monitor stays"
+            }
             Kind::Bubblewrap => {
                 "the same namespaces, read-only root and seccomp filter; no cgroup, no masked paths"
             }
@@ -178,10 +165,17 @@ impl Contender {
             Kind::Lxc => "lxc-start, empty network, proc:mixed sys:ro",
             Kind::Podman => "run --detach --rootfs, no network, no log, no cgroup management; conmon stays",
             Kind::Qemu if self.class == Class::Hardware => {
-                "microvm machine, KVM, Debian's cloud kernel, initramfs with the payload only"
+                "microvm, KVM, a serial line as only device, Debian's cloud kernel, initramfs with the payload only"
             }
-            Kind::Qemu => "microvm machine, TCG, Debian's cloud kernel, initramfs with the payload only",
-            Kind::CloudHypervisor => "KVM, Debian's cloud kernel, initramfs with the payload only",
+            Kind::Qemu => {
+                "microvm, TCG, a serial line as only device, Debian's cloud kernel, initramfs with the payload only"
+            }
+            Kind::Firecracker | Kind::CloudHypervisor => {
+                "KVM, Debian's cloud kernel, initramfs with the payload only; written from its documentation, untried"
+            }
+            Kind::UserModeLinux if boot::has_wide_registers() => {
+                "Debian's linux.uml, initramfs with the payload only; AVX is hidden from it, as it has no room for AMX"
+            }
             Kind::UserModeLinux => "Debian's linux.uml, initramfs with the payload only",
         }
         .into()
@@ -193,21 +187,25 @@ impl Contender {
         if variant.memory && !runtime {
             return Err("makes no memory cgroup here".into());
         }
-        if !variant.network && (self.class.has_own_kernel() || matches!(self.kind, Kind::Lxc | Kind::Podman))
+        if !variant.network
+            && (self.class.has_own_kernel() || matches!(self.kind, Kind::Engine | Kind::Lxc | Kind::Podman))
         {
             return Err("is measured with a network of its own only".into());
+        }
+        if variant.folded && !matches!(self.kind, Kind::Qemu | Kind::CloudHypervisor) {
+            return Err("has no memory of a guest's that KSM could fold".into());
         }
         Ok(())
     }
 
     /// Whether the start command ends while the instance lives on.
     pub fn detaches(&self) -> bool {
-        matches!(self.kind, Kind::Runtime | Kind::Lxc | Kind::Podman)
+        matches!(self.kind, Kind::Runtime | Kind::Engine | Kind::Lxc | Kind::Podman)
     }
 
     /// Whether the payload's output goes nowhere, so that it says by a FIFO that it is ready.
     pub fn needs_fifo(&self) -> bool {
-        matches!(self.kind, Kind::Lxc | Kind::Podman)
+        matches!(self.kind, Kind::Engine | Kind::Lxc | Kind::Podman)
     }
 
     /// A command of this contender with everybody's environment and no input.
@@ -225,11 +223,25 @@ impl Contender {
 
     /// The command that starts an instance; `fifo` is on the host.
     pub fn start(&self, image: &Image, id: &str, variant: Variant, fifo: &Path) -> std::io::Result<Command> {
-        let mut command = self.command_behind(&image.before(variant));
+        let mut command = match self.kind {
+            Kind::UserModeLinux => self.command_behind(&boot::before(image)),
+            _ => self.command_behind(&image.before(variant)),
+        };
         match self.kind {
             Kind::Runtime => {
                 command.arg("--root").arg(self.state(image)).args(["run", "--detach", "--bundle"]);
                 command.arg(image.bundle(variant)?).arg(id);
+            }
+            Kind::Engine => {
+                // Its cgroups have names of their own: in one of the run's, they are found at its end.
+                let parent = format!("{}-jug", id.rsplit_once('-').map_or(id, |(prefix, _)| prefix));
+                fs::create_dir_all(Path::new("/sys/fs/cgroup").join(&parent))?;
+                self.engine(&mut command, image);
+                command.args(["run", "--detach", "--name", id, "--cgroup-parent", &parent]);
+                command.args(["--network", "none", "--pids-limit", "-1"]);
+                command.args((variant.payload != Payload::Work).then_some("--read-only"));
+                command.arg("-v").arg(format!("{}:/ready", fifo.display()));
+                command.arg("--rootfs").arg(image.root(variant)).args(variant.payload.words()).arg("/ready");
             }
             Kind::Bubblewrap => bubblewrap(&mut command, image, variant)?,
             Kind::Nspawn => {
@@ -267,11 +279,16 @@ impl Contender {
                     .arg(image.root(variant));
                 command.args(variant.payload.words()).arg("/ready");
             }
-            Kind::Qemu | Kind::CloudHypervisor | Kind::UserModeLinux => {
-                self.machine(&mut command, image, variant.payload)
+            Kind::Qemu | Kind::Firecracker | Kind::CloudHypervisor | Kind::UserModeLinux => {
+                boot::begin(self, &mut command, image, id, variant)?;
             }
         }
         Ok(command)
+    }
+
+    fn engine(&self, command: &mut Command, image: &Image) {
+        let state = self.state(image);
+        command.arg("--root").arg(state.join("root")).arg("--runroot").arg(state.join("run"));
     }
 
     fn podman(&self, command: &mut Command, image: &Image) {
@@ -284,37 +301,6 @@ impl Contender {
             "none",
         ]);
         command.args(["--storage-driver", "vfs"]);
-    }
-
-    /// A machine of its own around the payload.
-    fn machine(&self, command: &mut Command, image: &Image, payload: Payload) {
-        let Some(guest) = &self.guest else { return };
-        let init = format!("-- {}", payload.word());
-        let memory = guest.memory;
-        match self.kind {
-            Kind::Qemu => {
-                let accelerator = if self.class == Class::Hardware { "kvm" } else { "tcg,tb-size=8" };
-                command.args(QEMU_FLAGS).args(["-accel", accelerator, "-m", &memory.to_string()]);
-                command.arg("-kernel").arg(&guest.kernel).arg("-initrd").arg(&guest.initrd);
-                // An emulated clock on a busy host is none to calibrate by: the kernel would give up, and hang.
-                let clock = if self.class == Class::Emulated { EMULATED_CLOCK } else { "" };
-                command.arg("-append").arg(format!("console=ttyS0 {KERNEL} {clock} {init}"));
-            }
-            Kind::CloudHypervisor => {
-                command.arg("--kernel").arg(&guest.kernel).arg("--initramfs").arg(&guest.initrd);
-                command.args(["--cpus", "boot=1", "--serial", "tty", "--console", "off", "--memory"]);
-                command.arg(format!("size={memory}M,mergeable=off"));
-                command.arg("--cmdline").arg(format!("console=ttyS0 {KERNEL} {init}"));
-            }
-            _ => {
-                command.arg(format!("mem={memory}M")).arg(format!("initrd={}", guest.initrd.display()));
-                command.args(["con=null", "con0=fd:0,fd:1", "quiet", "panic=-1", "--"]).arg(payload.word());
-                command.env("HOME", &image.dir).env("TMPDIR", &image.dir);
-                if let Some(library) = cached("guest-xstate-").and_then(|found| found.into_iter().next()) {
-                    command.env("LD_PRELOAD", library);
-                }
-            }
-        }
     }
 
     /// Where it keeps its state: on the run's tmpfs, as /run is one.
@@ -331,6 +317,10 @@ impl Contender {
                 let mut stop = Command::new("lxc-stop");
                 stop.arg("-P").arg(self.state(image)).args(["-k", "-n", id]).stdin(Stdio::null());
                 return Some(stop);
+            }
+            Kind::Engine => {
+                self.engine(&mut command, image);
+                command.args(["rm", "--force", id])
             }
             Kind::Podman => {
                 self.podman(&mut command, image);

@@ -45,7 +45,8 @@ pub fn measure(world: &World, contender: &Contender, variant: Variant, rules: &R
     let mut growth = Growth { points: vec![point(world, contender, 0, rules)], ..Growth::default() };
     let mut alive = Vec::new();
     let grown = grow(world, contender, variant, rules, &mut alive, &mut growth);
-    growth.teardown = tear_down(world, alive, before, rules.baseline);
+    let peak = growth.points.last().map_or(0.0, |point| point.used - before.1.used());
+    growth.teardown = tear_down(world, alive, before, peak, rules.baseline);
     grown.map(|()| growth)
 }
 
@@ -81,7 +82,7 @@ fn grow<'w>(
             if available < rules.keep_free {
                 growth.stopped = format!("MemAvailable fell to {available:.1} %");
             } else if begun.elapsed() > rules.time {
-                growth.stopped = format!("{} s were over", rules.time.as_secs());
+                growth.stopped = format!("its {} s were over", rules.time.as_secs());
             } else {
                 continue;
             }
@@ -156,10 +157,14 @@ fn kib_below(dir: &Path) -> f64 {
     sizes.sum()
 }
 
+/// KiB that a machine at rest moves by.
+const QUIET: f64 = 8192.0;
+
 fn tear_down(
     world: &World,
     alive: Vec<Instance>,
-    before: (Standing, Memory),
+    (standing, memory): (Standing, Memory),
+    peak: f64,
     patience: Duration,
 ) -> Teardown {
     let n = alive.len();
@@ -169,28 +174,41 @@ fn tear_down(
     measure::reap();
     let seconds = begun.elapsed().as_secs_f64();
     let cpu_ms = measure::cpu_of_children().unwrap_or(0.0) - cpu;
-    let (mut left, mut baseline_seconds) = (Standing::now(&world.prefix).since(before.0), None);
-    while baseline_seconds.is_none() {
-        if left.is_nothing() {
-            baseline_seconds = Some(begun.elapsed().as_secs_f64());
-        } else if begun.elapsed() > Duration::from_secs_f64(seconds) + patience {
-            break;
-        } else {
-            std::thread::sleep(Duration::from_millis(50));
-            measure::reap();
-            left = Standing::now(&world.prefix).since(before.0);
+    let mut way = Teardown { n, seconds, cpu_ms, ..Teardown::default() };
+    let deadline = begun + Duration::from_secs_f64(seconds) + patience;
+    loop {
+        let left = Standing::now(&world.prefix).since(standing);
+        let used = Memory::now().used() - memory.used();
+        let now = begun.elapsed().as_secs_f64();
+        let still = |nothing: bool, before: Option<f64>| before.or_else(|| nothing.then_some(now));
+        way.baseline_seconds = still(left.is_nothing(), way.baseline_seconds);
+        way.memory_seconds = still(used <= QUIET.max(peak / 50.0), way.memory_seconds);
+        (way.processes, way.cgroups) = (left.processes, left.cgroups);
+        (way.dying_cgroups, way.mounts, way.memory) = (left.dying_cgroups, left.mounts, used);
+        let all = way.baseline_seconds.is_some() && way.memory_seconds.is_some();
+        if all || Instant::now() > deadline || place::check().is_err() {
+            return way;
         }
+        std::thread::sleep(Duration::from_millis(50));
+        measure::reap();
     }
-    std::thread::sleep(Duration::from_millis(300));
-    Teardown {
-        n,
-        seconds,
-        cpu_ms,
-        baseline_seconds,
-        processes: left.processes,
-        cgroups: left.cgroups,
-        dying_cgroups: left.dying_cgroups,
-        mounts: left.mounts,
-        memory: Memory::now().used() - before.1.used(),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_that_become_slow_are_seen() {
+        let starts = |ms: &[f64]| -> Vec<(usize, f64)> {
+            ms.iter()
+                .enumerate()
+                .flat_map(|(step, ms)| (0..50).map(move |i| (step * 50 + i, ms + (i % 5) as f64)))
+                .collect()
+        };
+        assert!(!slower(&starts(&[10.0]), 0), "the first step is what others are held against");
+        assert!(!slower(&starts(&[10.0, 20.0]), 50));
+        assert!(slower(&starts(&[10.0, 30.0]), 50) && slower(&starts(&[10.0, 10.0, 30.0]), 100));
+        assert!(!slower(&starts(&[10.0, 30.0])[..90], 50), "too few have no p99");
     }
 }

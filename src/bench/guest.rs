@@ -5,7 +5,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::contender::{Contender, Kind, cached};
 use super::image::{Payload, Variant};
@@ -36,7 +36,12 @@ pub fn prepare(contender: &mut Contender, world: &World, kernel: Option<&Path>, 
         (Some(kernel), _) => kernel.to_owned(),
         (None, _) => debian_kernel()?,
     };
-    contender.guest = Some(Guest { kernel: found, initrd: world.image.initrd.clone(), memory: PLENTY });
+    let found = match contender.kind {
+        Kind::Firecracker | Kind::CloudHypervisor => unpacked(&found, &world.image.dir)?,
+        _ => found,
+    };
+    contender.guest =
+        Some(Guest { kernel: found, initrd: world.image.initrd.clone(), memory: plenty(world) });
     choose_accelerator(contender, world)?;
     let memory = smallest_memory(contender, world, quick)?;
     if let Some(guest) = &mut contender.guest {
@@ -47,7 +52,7 @@ pub fn prepare(contender: &mut Contender, world: &World, kernel: Option<&Path>, 
 
 /// A device that is there may still boot nothing (nested, or without nesting): only a boot tells.
 fn choose_accelerator(contender: &mut Contender, world: &World) -> Result<()> {
-    if !matches!(contender.kind, Kind::Qemu | Kind::CloudHypervisor) {
+    if !matches!(contender.kind, Kind::Qemu | Kind::Firecracker | Kind::CloudHypervisor) {
         return Ok(());
     }
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -64,10 +69,11 @@ fn choose_accelerator(contender: &mut Contender, world: &World) -> Result<()> {
         }
     };
     contender.class = if works { Class::Hardware } else { Class::Emulated };
-    if !works && contender.kind == Kind::CloudHypervisor {
-        return Err(
-            Error::new("/dev/kvm boots no guest here").why("Cloud Hypervisor has no other accelerator")
-        );
+    if !works && contender.kind != Kind::Qemu {
+        return Err(Error::new(format!(
+            "/dev/kvm boots no guest here, and {} needs one that does",
+            contender.name
+        )));
     }
     Ok(())
 }
@@ -80,48 +86,67 @@ fn smallest_memory(contender: &mut Contender, world: &World, quick: bool) -> Res
     if let Some(memory) = before {
         return Ok(memory);
     }
-    let mut found = None;
+    // The error, if it does not come up at all. Else what it took: who is out of memory may stand still for ever.
+    let begun = Instant::now();
+    world.start(contender, Variant::of(Payload::Idle))?;
+    let patience = (begun.elapsed() * 3).max(Duration::from_secs(3));
+    let plenty = plenty(world);
+    let mut memory = plenty;
     if quick {
-        for memory in [48, 64, 96, 128] {
-            if comes_up(contender, world, memory)? {
-                found = Some(memory);
+        for less in [64, 96, 128].map(|size| size + plenty - PLENTY) {
+            if comes_up(contender, world, less, 1, patience)? {
+                memory = less;
                 break;
             }
         }
-    }
-    let memory = match found {
-        Some(memory) => memory,
-        None => {
-            // The error, if it does not come up at all.
-            world.start(contender, Variant::of(Payload::Idle))?;
-            let (mut fails, mut passes) = (8, PLENTY);
-            while passes - fails > 2 && !quick {
-                let middle = fails + (passes - fails) / 4 * 2;
-                if comes_up(contender, world, middle)? { passes = middle } else { fails = middle }
+    } else {
+        let mut fails = 8;
+        while memory - fails > 2 {
+            let middle = fails + (memory - fails).div_ceil(4) * 2;
+            if comes_up(contender, world, middle, TRIALS, patience)? {
+                memory = middle
+            } else {
+                fails = middle
             }
-            passes
         }
-    };
+    }
     remember(&known, &memory.to_string());
     Ok(memory)
 }
 
+/// How often it has to come up in that memory: with a little less than it needs a machine does so now and then. A quick
+/// run asks once, in larger steps.
+const TRIALS: usize = 5;
+
 /// Whether the payload comes up in `memory` MiB.
-fn comes_up(contender: &mut Contender, world: &World, memory: u32) -> Result<bool> {
+fn comes_up(
+    contender: &mut Contender,
+    world: &World,
+    memory: u32,
+    trials: usize,
+    patience: Duration,
+) -> Result<bool> {
     progress(format_args!("{}: does it come up in {memory} MiB?", contender.name));
     let plenty = contender.guest.clone();
     if let Some(guest) = &mut contender.guest {
         guest.memory = memory;
     }
-    let works = world.start(contender, Variant::of(Payload::Idle)).is_ok();
+    let works = (0..trials).all(|_| world.start_within(contender, patience).is_ok());
     contender.guest = plenty;
     place::check()?;
     Ok(works)
 }
 
+/// In which it comes up for certain: an initramfs of an image's is there twice while it is unpacked.
+fn plenty(world: &World) -> u32 {
+    const SMALL: u64 = 16 << 20;
+    let size = fs::metadata(&world.image.initrd).map(|meta| meta.len()).unwrap_or(0);
+    PLENTY + if size > SMALL { (size.div_ceil(1 << 20) * 3) as u32 } else { 0 }
+}
+
 fn key(contender: &Contender, quick: bool) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&contender.name, &contender.version, contender.class.words(), quick).hash(&mut hasher);
+    (&contender.name, &contender.version, contender.class.words(), quick, TRIALS).hash(&mut hasher);
     if let Some(guest) = &contender.guest {
         let size = |path: &Path| fs::metadata(path).map(|meta| meta.len()).unwrap_or(0);
         (&guest.kernel, size(&guest.kernel), size(&guest.initrd)).hash(&mut hasher);
@@ -140,6 +165,36 @@ fn remember(name: &str, answer: &str) {
     if let Some(cache) = cache() {
         let _ = fs::write(cache.join(name), answer);
     }
+}
+
+/// How Debian compresses kernels: what the stream begins with, and who reads it.
+const PACKED: [(&[u8], &str); 2] = [(b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")];
+
+/// The ELF file inside of a compressed kernel, for monitors that load nothing else: what scripts/extract-vmlinux of the
+/// kernel does.
+fn unpacked(kernel: &Path, dir: &Path) -> Result<PathBuf> {
+    let failed = |why: &dyn std::fmt::Display| Error::new(format!("{}: {why}", kernel.display()));
+    let bytes = fs::read(kernel).map_err(|why| failed(&why))?;
+    if bytes.starts_with(b"\x7fELF") {
+        return Ok(kernel.to_owned());
+    }
+    let (packed, whole) = (dir.join("vmlinux.packed"), dir.join("vmlinux"));
+    let mut asked = "xz or zstd";
+    for (magic, program) in PACKED {
+        let begins = bytes.windows(magic.len()).enumerate().filter(|(_, window)| *window == magic);
+        for (begins, _) in begins.take(4) {
+            asked = program;
+            fs::write(&packed, &bytes[begins..]).map_err(|why| failed(&why))?;
+            // What follows the stream is not of it, and it says so when it has written everything.
+            let script = r#""$1" -dc <"$2" >"$3" 2>/dev/null || :"#;
+            let _ = Command::new("sh").args(["-c", script, "sh", program]).args([&packed, &whole]).status();
+            let _ = fs::remove_file(&packed);
+            if fs::read(&whole).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF")) {
+                return Ok(whole);
+            }
+        }
+    }
+    Err(failed(&format_args!("{asked} finds no ELF file in it")))
 }
 
 /// Debian's cloud kernel: of the cache (scripts/vm has one, of Debian 13), else fetched with apt-get into it.
@@ -167,5 +222,33 @@ rm -rf "$1"; mv "$1.new" "$1""#;
         Ok(output) if output.status.success() => Ok(dir.join("kernel")),
         Ok(output) => Err(missing().context(String::from_utf8_lossy(&output.stderr).trim())),
         Err(_) => Err(missing()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Debian's kernels are: something that boots, the packed file somewhere in it, and something behind.
+    #[test]
+    fn the_kernel_inside_is_found() {
+        let dir = std::env::temp_dir().join(format!("jug-bench-unpacked-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("mkdir");
+        let elf: Vec<u8> =
+            b"\x7fELF".iter().copied().chain((0..100_000u32).map(|n| (n % 251) as u8)).collect();
+        fs::write(dir.join("elf"), &elf).expect("write");
+        assert_eq!(unpacked(&dir.join("elf"), &dir).expect("an ELF file"), dir.join("elf"));
+        for (magic, program) in PACKED {
+            let packed = Command::new(program).arg("-c").arg(dir.join("elf")).output().expect(program).stdout;
+            assert!(packed.starts_with(magic), "{program}");
+            // Bytes that look like a stream and are none come before.
+            let bytes = [b"MZ setup ", magic, b"no stream ", &packed[..], b"signature"].concat();
+            fs::write(dir.join("kernel"), bytes).expect("write");
+            let found = unpacked(&dir.join("kernel"), &dir).expect("the kernel inside");
+            assert!(fs::read(found).expect("read") == elf, "{program} gave something else");
+        }
+        fs::write(dir.join("kernel"), "nothing").expect("write");
+        assert!(unpacked(&dir.join("kernel"), &dir).is_err());
+        fs::remove_dir_all(&dir).expect("rm");
     }
 }

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::base::Base;
 use super::bundle;
+use super::initramfs::Archive;
 use super::machine::read;
 
 /// What the payload does.
@@ -54,18 +56,21 @@ pub struct Variant {
     pub network: bool,
     /// A limit of memory, and so a memory cgroup.
     pub memory: bool,
+    /// KSM is on, and may fold the machine's memory.
+    pub folded: bool,
 }
 
 impl Variant {
     pub fn of(payload: Payload) -> Self {
-        Self { payload, network: true, memory: false }
+        Self { payload, network: true, memory: false, folded: false }
     }
 
     /// As results name it.
     pub fn name(self) -> String {
         let network = if self.network { "" } else { ", no network namespace" };
         let memory = if self.memory { ", memory cgroup" } else { "" };
-        format!("{}{network}{memory}", self.payload.word())
+        let folded = if self.folded { ", KSM on" } else { "" };
+        format!("{}{network}{memory}{folded}", self.payload.word())
     }
 }
 
@@ -82,7 +87,8 @@ pub struct Image {
 }
 
 impl Image {
-    pub fn make(dir: &Path, payload: &Path) -> io::Result<Self> {
+    /// The payload alone, or over the layers of an image.
+    pub fn make(dir: &Path, payload: &Path, base: Option<&Base>) -> io::Result<Self> {
         let rootfs = dir.join("rootfs");
         for at in ["dev", "proc", "run", "sys", "tmp", "usr", "scratch"] {
             fs::create_dir_all(rootfs.join(at))?;
@@ -94,7 +100,14 @@ impl Image {
         let filter = dir.join("filter");
         fs::write(&filter, bundle::compiled_profile()?)?;
         let initrd = dir.join("initrd");
-        fs::write(&initrd, initramfs(&fs::read(&program)?))?;
+        let mut archive = Archive::default();
+        archive.machine(&fs::read(&program)?);
+        if let Some(base) = base {
+            fs::write(rootfs.join("payload.command"), base.text())?;
+            base.mount_below(dir, &rootfs)?;
+            archive.tree(&rootfs, "")?;
+        }
+        fs::write(&initrd, archive.end())?;
         let disk = Path::new("/var/tmp").join(dir.file_name().unwrap_or_default());
         let holder = Some(read(&dir.join("hybrid").to_string_lossy())).filter(|pid| !pid.is_empty());
         Ok(Self { dir: dir.to_owned(), filter, initrd, rootfs, disk, holder })
@@ -171,6 +184,7 @@ impl Image {
             format!("lxc.rootfs.path = dir:{}", root.display()),
             format!("lxc.uts.name = {id}"),
             "lxc.net.0.type = empty".into(),
+            "lxc.net.0.flags = up".into(),
             "lxc.mount.auto = proc:mixed sys:ro".into(),
             format!("lxc.mount.entry = {fifo} ready none bind 0 0"),
             "lxc.console.path = none".into(),
@@ -203,54 +217,5 @@ impl Drop for Overlay {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg(self.0.join("merged")).status();
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The smallest initramfs around a program: Documentation/driver-api/early-userspace/buffer-format.rst, "newc".
-fn initramfs(program: &[u8]) -> Vec<u8> {
-    const DIRECTORY: u32 = 0o040_755;
-    let mut archive = Vec::new();
-    for dir in ["dev", "proc", "sys", "scratch"] {
-        entry(&mut archive, dir, DIRECTORY, [0, 0], &[]);
-    }
-    // Without it init has no output: console_on_rootfs().
-    entry(&mut archive, "dev/console", 0o020_600, [5, 1], &[]);
-    entry(&mut archive, "init", 0o100_755, [0, 0], program);
-    entry(&mut archive, "TRAILER!!!", 0, [0, 0], &[]);
-    archive
-}
-
-fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, device: [u32; 2], bytes: &[u8]) {
-    let number = archive.len() as u32;
-    let [major, minor] = device;
-    let fields = [number, mode, 0, 0, 1, 0, bytes.len() as u32, 0, 0, major, minor, name.len() as u32 + 1, 0];
-    archive.extend(b"070701");
-    for field in fields {
-        archive.extend(format!("{field:08x}").bytes());
-    }
-    archive.extend(name.bytes());
-    archive.push(0);
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend(bytes);
-    archive.resize(archive.len().next_multiple_of(4), 0);
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
-
-    /// Another reader of the format finds what was written.
-    #[test]
-    fn cpio_reads_the_initramfs() {
-        let mut cpio = Command::new("busybox");
-        cpio.args(["cpio", "-t"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let Ok(mut child) = cpio.spawn() else {
-            let _ = writeln!(std::io::stderr(), "SKIP cpio_reads_the_initramfs: no busybox here");
-            return;
-        };
-        child.stdin.take().expect("a pipe").write_all(&super::initramfs(b"12345")).expect("write");
-        let names = String::from_utf8(child.wait_with_output().expect("wait").stdout).expect("text");
-        assert_eq!(names, "dev\nproc\nsys\nscratch\ndev/console\ninit\n");
     }
 }

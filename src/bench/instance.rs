@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-use super::contender::{Contender, Kind};
+use super::contender::Contender;
 use super::image::{Image, Payload, Variant};
 use super::{measure, place};
 use crate::error::{Error, Result};
@@ -149,16 +149,17 @@ impl Instance<'_> {
             let why = match () {
                 () if left.is_zero() => format!("not ready after {:.0} s", begun.elapsed().as_secs_f64()),
                 () if place::check().is_err() => "interrupted".into(),
-                () if beside.is_some() && self.has_failed() => "it failed".into(),
                 () => {
                     let mut ready = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
                     let wait = PollTimeout::from(left.as_millis().min(200) as u16);
-                    if poll(&mut ready, wait).unwrap_or(0) == 0 {
-                        continue;
-                    }
-                    match from.read(&mut buffer)? {
-                        0 => "it ended without the payload's word".into(),
-                        bytes => {
+                    let silent = poll(&mut ready, wait).unwrap_or(0) == 0;
+                    // What it leaves behind may hold the other end for ever.
+                    let bytes = if silent { None } else { Some(from.read(&mut buffer)?) };
+                    match bytes {
+                        None if self.has_failed() => "it failed".into(),
+                        None => continue,
+                        Some(0) => "it ended without the payload's word".into(),
+                        Some(bytes) => {
                             heard.push_str(&String::from_utf8_lossy(&buffer[..bytes]));
                             continue;
                         }
@@ -198,16 +199,8 @@ impl Instance<'_> {
 
     fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // linux.uml has processes of its own that only it can end, so it is asked first.
             let group = Pid::from_raw(child.id().cast_signed());
-            if self.contender.kind == Kind::UserModeLinux {
-                let _ = kill(group, Signal::SIGTERM);
-                let asked = Instant::now();
-                while asked.elapsed() < Duration::from_secs(3) && matches!(child.try_wait(), Ok(None)) {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-            }
-            // Not everything below it is of its group: systemd-nspawn's container has a session of its own.
+            // Not everything below it is of its group: systemd-nspawn's container and the processes of linux.uml.
             let tree = measure::tree(child.id());
             let _ = killpg(group, Signal::SIGKILL);
             for pid in tree {
@@ -221,7 +214,11 @@ impl Instance<'_> {
                 wait_at_most(child, self.world.patience);
             }
         }
-        let _ = fs::remove_file(self.world.image.dir.join(format!("{}.lxc", self.id)));
+        let dir = &self.world.image.dir;
+        for config in ["lxc", "json"] {
+            let _ = fs::remove_file(dir.join(format!("{}.{config}", self.id)));
+        }
+        let _ = fs::remove_dir_all(dir.join("uml").join(&self.id));
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -17,16 +18,27 @@ use crate::error::{Error, Result};
 /// By contender, then figure.
 pub type Figures = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
 
-/// `rounds` passes through all contenders in random order. Emulated machines take no part: they have no speed.
-pub fn measure(world: &World, all: &[Contender], rounds: usize, dice: &mut Dice) -> Result<Figures> {
+/// `rounds` passes through all contenders in random order, one at least, and no more when the time is
+/// over. Emulated machines take no part: they have no speed.
+pub fn measure(
+    world: &World,
+    all: &[Contender],
+    rounds: usize,
+    time: Duration,
+    dice: &mut Dice,
+) -> Result<Figures> {
+    let begun = Instant::now();
     let overlay =
         world.image.overlay().map_err(|why| Error::new(format!("a root file system to write to: {why}")))?;
     let mut figures = Figures::new();
     let able = all.iter().filter(|contender| contender.class != Class::Emulated);
     let mut turns: Vec<Option<&Contender>> = able.map(Some).chain([None]).collect();
-    for _ in 0..rounds {
+    for round in 0..rounds {
         dice.shuffle(&mut turns);
         for turn in &turns {
+            if round > 0 && begun.elapsed() > time {
+                break;
+            }
             let name = turn.map_or(NATIVE, |contender| contender.name.as_str());
             let answer = match turn {
                 Some(contender) => world.ask(contender, Variant::of(Payload::Work)),

@@ -1,11 +1,12 @@
 //! Where `jug bench` works: a mount namespace with a plain cgroup v2 view and a tmpfs, and a PID namespace, so that
-//! when the measuring process ends, however it ends, everything that it started ends with it. A process
-//! outside waits for that, and removes what the kernel does not: cgroups and the directory. Nothing of
-//! the machine's is changed.
+//! when the measuring process ends, however it ends, everything that it started ends with it. A guard waits outside
+//! for that, however it comes, and removes what the kernel does not: cgroups and directories. Nothing of the machine's
+//! is changed, but KSM switched on while machines are measured with it; the guard puts it back.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,11 @@ use crate::error::{Error, Result};
 
 /// Names the directory to the process inside.
 const INSIDE: &str = "JUG_BENCH_PLACE";
+
+/// Names the process whose run it guards, and KSM's state before, to the guard.
+const GUARD: &str = "JUG_BENCH_GUARD";
+
+const KSM: &str = "/sys/kernel/mm/ksm/run";
 
 /// On a hybrid host a second process keeps the namespace as it was, for containers that shall have a memory cgroup.
 const SETUP: &str = r#"set -e
@@ -49,6 +55,10 @@ fn wishes_to_end() -> Result<SigSet> {
     Ok(signals)
 }
 
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
 /// The directory of this run, if this is the process inside.
 pub fn inside() -> Result<Option<PathBuf>> {
     let Some(dir) = std::env::var_os(INSIDE) else { return Ok(None) };
@@ -61,19 +71,61 @@ pub fn inside() -> Result<Option<PathBuf>> {
     Ok(Some(dir.into()))
 }
 
-/// Runs this program again with the same arguments, inside, and cleans up behind it. Its exit code.
+/// The process that cleans up, if this is it: it reads a pipe of which the run has the other end, and so learns of any
+/// end of it. True when it is done.
+pub fn guard() -> bool {
+    let Some(of) = std::env::var(GUARD).ok() else { return false };
+    let Some((outside, folding)) = of.split_once(' ') else { return true };
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    if let Ok(outside) = outside.parse() {
+        sweep(outside);
+    }
+    if !folding.is_empty() && read(KSM) != folding {
+        let _ = fs::write(KSM, folding);
+    }
+    true
+}
+
+/// KSM is on until this is dropped; what it folded is then told apart again.
+pub struct Folding(String);
+
+/// Switches KSM on.
+pub fn fold() -> Result<Folding> {
+    let before = read(KSM);
+    fs::write(KSM, "1")
+        .map_err(|why| Error::new(format!("{KSM}: {why}")).why("KSM cannot be switched on"))?;
+    Ok(Folding(before))
+}
+
+impl Drop for Folding {
+    fn drop(&mut self) {
+        let _ = fs::write(KSM, "2").and_then(|()| fs::write(KSM, &self.0));
+    }
+}
+
+/// Runs this program again with the same arguments, inside, and has it cleaned up behind. Its exit code.
 pub fn enclose() -> Result<u8> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::new("jug bench needs root")
             .why("contenders are started as their engines start them, and memory is counted for the whole machine")
             .next("run it with sudo; jug bench compare needs no root"));
     }
-    let failed = |why: std::io::Error| Error::new(format!("unshare --mount --pid: {why}"));
-    let dir = PathBuf::from(format!("/tmp/{}", name(std::process::id())));
+    let failed = |why: io::Error| Error::new(format!("unshare --mount --pid: {why}"));
+    let outside = std::process::id();
+    let dir = PathBuf::from(format!("/tmp/{}", name(outside)));
     fs::create_dir_all(&dir).map_err(failed)?;
     let signals = wishes_to_end()?;
+    let own = std::env::current_exe().map_err(failed)?;
+    let (reader, writer) = io::pipe().map_err(failed)?;
+    let mut guard = Command::new(&own)
+        .args(std::env::args_os().skip(1))
+        .env(GUARD, format!("{outside} {}", read(KSM)))
+        .stdin(reader)
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
     // setpriv(1): if this process is killed outright, the ones inside follow.
-    let mut child = Command::new("setpriv")
+    let enclosed = Command::new("setpriv")
         .args([
             "--pdeathsig",
             "KILL",
@@ -86,22 +138,24 @@ pub fn enclose() -> Result<u8> {
         ])
         .args(["sh", "-c", SETUP, "sh"])
         .arg(&dir)
-        .arg(std::env::current_exe().map_err(failed)?)
+        .arg(own)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, &dir)
-        .spawn()
-        .map_err(failed)?;
-    let unshare = child.id();
-    std::thread::spawn(move || {
-        while signals.wait().is_ok() {
-            for inside in measure::children(unshare) {
-                let _ = kill(Pid::from_raw(inside.cast_signed()), Signal::SIGTERM);
+        .spawn();
+    let status = enclosed.and_then(|mut child| {
+        let unshare = child.id();
+        std::thread::spawn(move || {
+            while signals.wait().is_ok() {
+                for inside in measure::children(unshare) {
+                    let _ = kill(Pid::from_raw(inside.cast_signed()), Signal::SIGTERM);
+                }
             }
-        }
+        });
+        child.wait()
     });
-    let status = child.wait().map_err(failed)?;
-    sweep(std::process::id());
-    let _ = fs::remove_dir(&dir);
+    drop(writer);
+    let _ = guard.wait();
+    let status = status.map_err(failed)?;
     Ok(status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1) as u8)
 }
 
@@ -115,18 +169,26 @@ pub fn prefix(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "jug-bench".into(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Removes the cgroups of a run, bottom up, in every hierarchy. Its processes are gone or get killed.
+/// Removes what a run leaves: its directories, and its cgroups, bottom up, in every hierarchy. Its processes are gone
+/// or get killed.
 fn sweep(outside: u32) {
-    for dir in hierarchies() {
-        for cgroup in cgroups(&dir, &format!("{}-", name(outside))) {
+    // A child that was just being made may come after the first look.
+    for _ in 0..100 {
+        let found: Vec<PathBuf> =
+            hierarchies().iter().flat_map(|dir| cgroups(dir, &format!("{}-", name(outside)))).collect();
+        for cgroup in &found {
             let _ = fs::write(cgroup.join("cgroup.kill"), "1");
-            for _ in 0..50 {
-                if fs::remove_dir(&cgroup).is_ok() {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
+            let _ = fs::remove_dir(cgroup);
         }
+        let directories = ["/tmp", "/var/tmp"].map(|dir| Path::new(dir).join(name(outside)));
+        let there = directories.iter().filter(|dir| fs::metadata(dir).is_ok()).count();
+        if found.is_empty() && there == 0 {
+            return;
+        }
+        for dir in directories {
+            let _ = fs::remove_dir_all(dir);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

@@ -113,6 +113,10 @@ pub struct Teardown {
     pub mounts: i64,
     /// What MemTotal - MemAvailable had grown by, in KiB.
     pub memory: f64,
+    /// Until memory was what it had been, but for a fiftieth of what all had taken (8 MiB at least); None: not within
+    /// the time.
+    #[serde(default)]
+    pub memory_seconds: Option<f64>,
 }
 
 /// Instances added until a rule said stop, and removed again.

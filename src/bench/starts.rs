@@ -50,34 +50,49 @@ pub fn rounds(contender: &Contender, manner: Manner, quick: bool, n: usize) -> u
     (all * wide).min(n.max(3))
 }
 
+/// How many there shall be, unless the time is over before.
+pub struct Rounds {
+    pub n: usize,
+    pub quick: bool,
+    pub time: Duration,
+}
+
 /// Measures one manner for everybody.
 pub fn measure(
     world: &World,
     all: &[Contender],
     manner: Manner,
-    n: usize,
-    quick: bool,
+    wanted: &Rounds,
     dice: &mut Dice,
 ) -> Result<BTreeMap<String, Starts>> {
+    let (begun, rounds) =
+        (Instant::now(), |contender: &Contender| rounds(contender, manner, wanted.quick, wanted.n));
     let mut found: BTreeMap<String, Starts> = BTreeMap::new();
-    let mut turns: Vec<&Contender> = Vec::new();
-    for contender in all {
-        let rounds = rounds(contender, manner, quick, n);
-        // Four at a time it is one turn in three that does a third of them.
-        let turns_of = if manner == Manner::FourWide { rounds.min(3) } else { rounds };
-        turns.extend(std::iter::repeat_n(contender, turns_of));
-    }
+    // Four at a time it is one turn in three that does a third of them.
+    let turns_of = |contender: &Contender| match manner {
+        Manner::FourWide => rounds(contender).min(3),
+        _ => rounds(contender),
+    };
+    // Each once, and then as many as there is time for.
+    let mut turns: Vec<&Contender> = all.iter().filter(|contender| turns_of(contender) > 0).collect();
+    let least = turns.len();
+    let more = turns.iter().flat_map(|contender| std::iter::repeat_n(*contender, turns_of(contender) - 1));
+    let mut more: Vec<&Contender> = more.collect();
     dice.shuffle(&mut turns);
-    for contender in turns {
+    dice.shuffle(&mut more);
+    for (at, contender) in turns.into_iter().chain(more).enumerate() {
+        if at >= least && begun.elapsed() > wanted.time {
+            break;
+        }
         let row = found.entry(contender.name.clone()).or_default();
         if manner == Manner::FourWide {
-            four_wide(world, contender, rounds(contender, manner, quick, n) / 3, row)?;
+            four_wide(world, contender, rounds(contender) / 3, row)?;
             continue;
         }
         if manner == Manner::Spaced {
             std::thread::sleep(Duration::from_millis(150));
         }
-        let begun = Instant::now();
+        let turn = Instant::now();
         match one(world, contender, Variant::of(Payload::Idle)) {
             Ok((instance, cpu)) => {
                 row.wall_ms.push(instance.wall_ms);
@@ -89,7 +104,7 @@ pub fn measure(
                 row.failures += 1;
             }
         }
-        row.seconds += begun.elapsed().as_secs_f64();
+        row.seconds += turn.elapsed().as_secs_f64();
     }
     Ok(found)
 }

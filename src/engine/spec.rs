@@ -540,8 +540,9 @@ fn resources(settings: &Settings, devices: Vec<Value>) -> Result<Value> {
     }
     // An unprivileged user has the controller only where it was delegated: a default must not stop the container.
     let default = (!host::is_rootless()).then_some(PIDS_LIMIT);
-    if let Some(limit) = settings.pids_limit.or(default) {
-        resources["pids"] = json!({ "limit": if limit == 0 { -1 } else { limit } });
+    // No limit needs no controller.
+    if let Some(limit) = settings.pids_limit.or(default).filter(|limit| *limit > 0) {
+        resources["pids"] = json!({ "limit": limit });
     }
     if host::is_rootless() && resources.as_object().is_some_and(|all| all.len() == 1) {
         resources = json!({});

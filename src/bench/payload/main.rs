@@ -4,6 +4,9 @@
 //!     jug-payload idle|light|touch [FIFO]    says `jug-bench ready` (into FIFO, if named), and lives on
 //!     jug-payload work DIR [FIFO]            measures the machine that it sees, and says one JSON line
 //!     jug-payload probe [FIFO]               what it sees of the kernel and can reach of it: one JSON line
+//!     jug-payload narrow PROGRAM [WORD]...   executes a program that shall see no wide registers (kernel.rs)
+//!
+//! Where /payload.command is (an image as payload), `idle` says that it is ready and becomes that command.
 //!
 //! As /init it first mounts proc and sys, loads what lies in /modules and brings up the loopback device; after `work`
 //! and `probe` it switches the machine off. It has C's main, so that an idle instance holds no memory for a runtime
@@ -16,6 +19,8 @@ mod work;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 /// How much `touch` holds, in MiB: what a small service in a language with a runtime has resident.
@@ -34,13 +39,14 @@ extern "C" fn main() -> libc::c_int {
         kernel::begin_machine();
     }
     match word(1) {
-        "idle" => ready(word(2)).map_or(1, |()| kernel::pause()),
+        "idle" => idle(word(2)),
         "light" => light(word(2)),
         "touch" => touch(word(2)),
         "work" => say(&work::all(word(2)), word(3)),
         "probe" => say(&probe::all(), word(2)),
+        "narrow" if words.len() > 2 => narrow(&words[2..]),
         _ => {
-            eprintln!("usage: jug-payload idle|light|touch [FIFO] | work DIR | probe");
+            eprintln!("usage: jug-payload idle|light|touch [FIFO] | work DIR | probe | narrow PROGRAM");
             return 2;
         }
     };
@@ -67,6 +73,39 @@ fn write(fifo: &str, text: &str) -> std::io::Result<()> {
 /// has left there.
 fn ready(fifo: &str) -> std::io::Result<()> {
     write(fifo, "\njug-bench ready\n")
+}
+
+/// The command of an image, as `jug bench` writes it: its parts end with a NUL. First the directory, then as many
+/// variables as the number says that stands before them, then the program and its arguments.
+const COMMAND: &str = "/payload.command";
+
+/// Sleeps for ever, or becomes the image's own program.
+fn idle(fifo: &str) -> libc::c_int {
+    let Ok(text) = std::fs::read_to_string(COMMAND) else {
+        return ready(fifo).map_or(1, |()| kernel::pause());
+    };
+    let mut parts = text.split_terminator('\0');
+    let (Some(directory), Some(count)) = (parts.next(), parts.next()) else { return 1 };
+    let variables: Vec<&str> = parts.by_ref().take(count.parse().unwrap_or(0)).collect();
+    let Some(program) = parts.next() else { return 1 };
+    let mut command = Command::new(program);
+    command.args(parts).current_dir(directory);
+    command.envs(variables.iter().filter_map(|variable| variable.split_once('=')));
+    if ready(fifo).is_err() {
+        return 1;
+    }
+    let why = command.exec();
+    let _ = write(fifo, &format!("{program}: {why}\n"));
+    127
+}
+
+fn narrow(words: &[String]) -> libc::c_int {
+    let why = match kernel::hide_wide_registers() {
+        Ok(()) => Command::new(&words[0]).args(&words[1..]).exec(),
+        Err(why) => why,
+    };
+    eprintln!("{}: {why}", words[0]);
+    127
 }
 
 /// One request a second over the loopback device.

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 pub use page::page;
 
+use super::goals;
 use super::overhead;
 use super::results::{Class, NATIVE, Results, SERIAL};
 use super::stats::percentile;
@@ -35,6 +36,14 @@ pub fn summary(results: &Results) -> String {
     starts(&mut text, results);
     overheads(&mut text, results);
     teardowns(&mut text, results);
+    let goals = goals::goals(results);
+    if !goals.is_empty() {
+        let _ = writeln!(text, "What jug set out to reach");
+        for goal in goals {
+            let _ = writeln!(text, "{}  {}: {}", goal.verdict.word(), goal.what, goal.found);
+        }
+        text.push('\n');
+    }
     for left in &results.left_out {
         let _ = writeln!(text, "left out: {}: {}", left.name, left.why);
     }

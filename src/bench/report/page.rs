@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::figures::{self, short};
 use super::plot::{Axis, Bar, Scale, Series, bars, chart, text};
+use crate::bench::goals::{self, Goal, Verdict};
 use crate::bench::overhead;
 use crate::bench::results::{Class, Growth, IDLE, NATIVE, Named, Results, SERIAL};
 use crate::bench::stats::{self, percentile};
@@ -25,6 +26,7 @@ pub fn page(results: &Results) -> String {
     html += &starts(results);
     html += &overheads(results);
     html += &teardowns(results);
+    html += &reached(results);
     html += &methods(results);
     html + "</main></html>\n"
 }
@@ -411,6 +413,24 @@ fn teardowns(results: &Results) -> String {
         "mounts",
     ];
     format!("<h2>The way back to nothing</h2>{}", table(&head, &rows))
+}
+
+fn reached(results: &Results) -> String {
+    let goals = goals::goals(results);
+    if goals.is_empty() {
+        return String::new();
+    }
+    let row = |goal: &Goal| {
+        let shade = match goal.verdict {
+            Verdict::Pass => "good",
+            Verdict::Miss => "bad",
+            Verdict::Open => "fair",
+        };
+        let [what, found] = [&goal.what, &goal.found].map(|words| format!("left wrap|{}", text(words)));
+        vec![format!("{shade}|{}", goal.verdict.word()), what, found]
+    };
+    let rows: Vec<Vec<String>> = goals.iter().map(row).collect();
+    format!("<h2>What jug set out to reach</h2>{}", table(&["", "left|goal", "left|found"], &rows))
 }
 
 fn methods(results: &Results) -> String {

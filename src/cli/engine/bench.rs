@@ -4,9 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::bench::base::Base;
 use crate::bench::{self, compare};
-use crate::cli::engine::Global;
+use crate::cli::engine::{Global, pull};
+use crate::engine::settings::Settings;
+use crate::engine::spec::FromImage;
 use crate::error::{Error, Result};
+use crate::image::progress::Silent;
+use crate::image::source::Access;
 
 /// What shall be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,22 +41,28 @@ pub struct Bench {
     /// Contenders, with commas between: NAME or NAME=PROGRAM [default: all that are installed]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     against: Vec<String>,
-    /// The static program that every contender runs [default: jug-payload beside jug]
-    #[arg(long, value_name = "FILE")]
-    payload: Option<PathBuf>,
+    /// An image that every contender runs: of the store, or oci:, docker-archive: and what else pull takes
+    #[arg(long, value_name = "IMAGE")]
+    payload: Option<String>,
     /// The kernel of virtual machines [default: Debian's cloud kernel, fetched once]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// The most instances at a time [default: 1000, or 100 with --quick]
     #[arg(long)]
     n: Option<usize>,
-    /// A look: about three minutes
+    /// What density grows, with commas between [default: all; idle and no-network with --quick]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    variant: Vec<bench::parts::Grown>,
+    /// A look: three minutes at most
     #[arg(long)]
     quick: bool,
+    /// Minutes that the run may take; what is not done by then is cut short [default: 25, or 3 with --quick]
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<f64>,
     /// Where results.json and report.html go; an interrupted run goes on there
     #[arg(long, value_name = "DIR", default_value = "jug-bench")]
     out: PathBuf,
-    /// Seconds for one start; a virtual machine gets three times that
+    /// Seconds for one start; a virtual machine gets four times that
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     timeout: u64,
     /// Percent of memory that stays available
@@ -63,7 +74,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn perform(self, _global: &Global) -> Result<u8> {
+    pub fn perform(self, global: &Global) -> Result<u8> {
         if self.subject == Subject::Compare {
             let [a, b] = self.files.as_slice() else {
                 return Err(Error::new("compare wants two results").next("jug bench compare A.json B.json"));
@@ -74,20 +85,41 @@ impl Bench {
             return Err(Error::new(format!("unexpected argument {:?}", file.display().to_string()))
                 .next("only compare takes files"));
         }
+        let base = match &self.payload {
+            Some(name) if bench::measures() => Some(base(global, name)?),
+            _ => None,
+        };
         let wants = |subject| self.subject == subject || self.subject == Subject::All;
         bench::perform(&bench::Options {
             start: wants(Subject::Start),
             density: wants(Subject::Density) || wants(Subject::Teardown),
             overhead: wants(Subject::Overhead),
             against: self.against,
-            payload: self.payload,
+            base,
             kernel: self.kernel,
             n: self.n,
             quick: self.quick,
+            minutes: self.minutes,
+            variants: self.variant,
             out: self.out,
             timeout: self.timeout,
             keep_free: self.keep_free,
             seed: self.seed,
         })
     }
+}
+
+/// The image that the payload lies over, brought into the store where it is not there.
+fn base(global: &Global, name: &str) -> Result<Base> {
+    let access = Access::default();
+    let wanted = pull::Wanted { access: &access, platform: None, when: pull::When::Missing };
+    let image = pull::image(&pull::open_store(global)?, name, &wanted, &Silent)?;
+    let says = FromImage::new(&image.config)?;
+    Ok(Base {
+        name: format!("{name} ({})", image.id),
+        command: says.args(&Settings::default(), &[])?,
+        layers: image.layers,
+        env: says.env,
+        directory: says.workdir.unwrap_or_default(),
+    })
 }
