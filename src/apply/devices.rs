@@ -8,7 +8,6 @@ use super::root::RootDir;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::plan::devices::{DEFAULT, Device, LINKS, is_default};
-use crate::plan::namespaces::Kind as Ns;
 use crate::sys::{mount, path};
 
 pub fn make(plan: &Plan, trees: &Trees, root: &RootDir) -> Result<()> {

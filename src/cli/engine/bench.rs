@@ -112,12 +112,18 @@ impl Bench {
 /// The image that the payload lies over, brought into the store where it is not there.
 fn base(global: &Global, name: &str) -> Result<Base> {
     let access = Access::default();
-    let wanted = pull::Wanted { access: &access, platform: None, when: pull::When::Missing };
-    let image = pull::image(&pull::open_store(global)?, name, &wanted, &Silent)?;
+    let wanted = pull::Wanted {
+        access: &access,
+        platform: None,
+        when: pull::When::Missing,
+        layers: pull::Layers::default(),
+    };
+    let image = pull::image(&global.store()?, name, &wanted, &Silent)?;
     let says = FromImage::new(&image.config)?;
+    let args = says.args(&Settings::default(), &[])?;
     Ok(Base {
         name: format!("{name} ({})", image.id),
-        command: says.args(&Settings::default(), &[])?,
+        command: [args.entrypoint, args.cmd].concat(),
         layers: image.layers,
         env: says.env,
         directory: says.workdir.unwrap_or_default(),
