@@ -1,5 +1,5 @@
-//! Hooks: run one after the other, with their own environment only, in `/` or the container's root, the state on stdin, and
-//! an end to their patience.
+//! Hooks: run one after the other, with their own environment only, in `/` or the container's root, the state on stdin,
+//! and an end to their patience.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;

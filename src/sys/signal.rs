@@ -67,8 +67,8 @@ pub fn next_and_origin(fd: std::os::fd::BorrowedFd<'_>) -> Result<Option<(i32, b
     }
 }
 
-/// HUP, INT and TERM end this process, even as the first one of a PID namespace, which the kernel spares what it does not
-/// catch (pid_namespaces(7)). An exec takes it back.
+/// HUP, INT and TERM end this process, even as the first one of a PID namespace, which the kernel spares what it does
+/// not catch (pid_namespaces(7)). An exec takes it back.
 pub fn end_on_request() {
     extern "C" fn end(number: i32) {
         // SAFETY: _exit(2) may be called in a handler (signal-safety(7)).

@@ -1,5 +1,5 @@
-# Makes runc's integration suite runnable in a Debian directory: its source, its programs and its images. scripts/suites-runc
-# runs it in the chroot, once. Nothing of the suite is kept in this repository.
+# Makes runc's integration suite runnable in a Debian directory: its source, its programs and its images.
+# scripts/suites-runc runs it in the chroot, once. Nothing of the suite is kept in this repository.
 set -euo pipefail
 
 cd /
@@ -49,6 +49,7 @@ mkdir -p $image
     printf '%s\n' bin sbin lib lib64 etc/passwd etc/group etc/ld.so.conf etc/ld.so.conf.d var/tmp dev proc sys tmp root home
     dpkg -L base-files bash coreutils libc6 dash findutils gawk grep hostname libc-bin mount procps sed util-linux |
         grep -E '^/usr/(bin|sbin|lib|lib64)/' | cut -c2-
+    cd /
     find usr/lib/*-linux-gnu -maxdepth 1 \( -name '*.so' -o -name '*.so.*' \)
 } | sort -u | tar -C / --no-recursion --numeric-owner -cf - -T - 2>/dev/null | tar -C $image -xf -
 pack debian
