@@ -281,7 +281,7 @@ pub fn pivot(plan: &Plan, root: &RootDir) -> Result<()> {
 }
 
 /// Without a pivot the host's mounts stay below the root, out of sight. A full procfs or sysfs among them would still
-/// let a user namespace inside mount its own without the covers of the container's (mount_too_revealing() in the
+/// let a user namespace inside mount its own without the covers of the container's (the kernel's mount_too_revealing).
 fn cover_full_mounts(plan: &Plan) -> Result<()> {
     let file = path::open(Path::new("/proc/self/mountinfo"), libc::O_RDONLY)?;
     let info = fd::read_to_end(file.as_fd(), MOUNTINFO_LIMIT)?;
