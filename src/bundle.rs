@@ -72,7 +72,9 @@ impl Config for Process {}
 impl Config for Spec {
     fn is_in_order(&self) -> bool {
         let resources = self.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let pages = resources.and_then(|r| r.hugepage_limits().as_ref());
         resources.and_then(|r| r.pids().as_ref()).is_none_or(|pids| pids.limit() != 0)
+            && pages.is_none_or(|pages| pages.iter().all(|limit| !limit.page_size().is_empty()))
     }
 }
 
@@ -114,7 +116,17 @@ fn slowly<T: Config>(raw: &[u8]) -> Result<(Box<T>, Vec<String>)> {
         normalise_process(&mut value, "", &mut warnings);
     }
     normalise_resources(value.pointer_mut("/linux/resources"));
-    typed(&value).map(|typed| (typed, warnings))
+    if let Some(linux) = value.get_mut("linux").and_then(Value::as_object_mut)
+        && linux.get("memoryPolicy").and_then(Value::as_object).is_some_and(Map::is_empty)
+    {
+        linux.remove("memoryPolicy");
+    }
+    typed(&value).map(|typed| (typed, warnings)).map_err(|e| match e.what() {
+        // In runc's words.
+        what if what.starts_with("/linux/memoryPolicy/flags") => e.context("invalid memory policy flag"),
+        what if what.starts_with("/linux/memoryPolicy") => e.context("invalid memory policy mode"),
+        _ => e,
+    })
 }
 
 /// Parses a `linux.resources` object, for `update --resources`.
@@ -340,6 +352,16 @@ fn normalise_resources(resources: Option<&mut Value>) {
     let Some(resources) = resources.and_then(Value::as_object_mut) else { return };
     if resources.get("pids").is_some_and(|pids| pids.get("limit").is_none_or(Value::is_null)) {
         resources.remove("pids");
+    }
+    // Go reads names in any case, and this one is written in another one in the wild.
+    for limit in resources.get_mut("hugepageLimits").and_then(Value::as_array_mut).into_iter().flatten() {
+        let limit = limit.as_object_mut();
+        if let Some(limit) = limit.filter(|limit| !limit.contains_key("pageSize"))
+            && let Some(name) = limit.keys().find(|key| key.eq_ignore_ascii_case("pageSize")).cloned()
+        {
+            let size = limit.remove(&name).unwrap_or_default();
+            limit.insert("pageSize".to_owned(), size);
+        }
     }
 }
 

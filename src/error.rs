@@ -35,6 +35,13 @@ impl Error {
         self
     }
 
+    /// A cause that is known for certain, in the same line.
+    #[must_use]
+    pub fn because(mut self, cause: impl fmt::Display) -> Self {
+        self.what = format!("{}: {cause}", self.what);
+        self
+    }
+
     /// The next step for the person who reads it.
     #[must_use]
     pub fn next(mut self, next: impl Into<String>) -> Self {

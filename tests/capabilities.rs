@@ -121,6 +121,9 @@ fn an_ambient_capability_that_is_not_inheritable_is_left_out() {
     let got = sets(&b.probe(&[]));
     assert_eq!(got["ambient"], json!([]));
     assert_eq!(got["bounding"], json!(["CAP_KILL"]));
+    newer!("1.2: the warning");
+    b.edit(|spec| spec["process"]["capabilities"]["inheritable"] = json!(["CAP_CHOWN"]));
+    b.run_args(&["/bin/true"]).ok().says("can't raise ambient capability CAP_KILL: ");
 }
 
 /// R9, CVE-2022-29162: a non-empty inheritable set that nobody asked for.

@@ -438,3 +438,37 @@ fn a_hook_that_says_much_does_not_hang() {
     add(&b, "createRuntime", json!({ "path": "/bin/sh", "args": ["sh", "-c", script] }));
     b.run_args(&["/bin/true"]).ok();
 }
+
+#[test]
+fn a_start_container_hook_without_an_environment_has_the_processs() {
+    let b = Bundle::new();
+    b.edit(|spec| spec["process"]["env"] = json!(["ONE=two", "PATH=/bin"]));
+    let script = "test $ONE = two && test -n \"$HOME\"";
+    add(&b, "startContainer", json!({ "path": "/bin/sh", "args": ["sh", "-c", script] }));
+    b.run_args(&["/bin/true"]).ok();
+}
+
+#[test]
+fn a_start_container_hook_is_as_confined_as_the_process() {
+    newer!("1.1.5 is not tried: the order is that of 1.2 and later");
+    let b = Bundle::new();
+    b.edit(|spec| {
+        spec["process"]["user"] = json!({ "uid": 7, "gid": 8 });
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["mkdir", "pidfd_open"], "action": "SCMP_ACT_ERRNO" }],
+        });
+    });
+    add(&b, "startContainer", shell("test $(/bin/id -u) = 7 && ! /bin/mkdir /tmp/no"));
+    b.run_args(&["/bin/true"]).ok();
+    add(&b, "startContainer", shell("exit 3"));
+    b.run_args(&["/bin/true"]).fails("error running startContainer hook #1");
+}
+
+#[test]
+fn a_create_container_hook_begins_at_the_containers_root() {
+    let (b, out) = bundle();
+    add(&b, "createContainer", shell(&format!("pwd > {out}/where")));
+    b.run_args(&["/bin/true"]).ok();
+    assert_eq!(read(&format!("{out}/where")).trim(), b.rootfs().to_str().expect("text"));
+}

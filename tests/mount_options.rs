@@ -118,3 +118,69 @@ fn features_tells_of_every_word() {
         assert!(told.contains(word), "features does not tell of {word}");
     }
 }
+
+/// A bind mount of a directory whose mount on the host has `host` as flags; returns the options seen inside.
+fn seen_inside(b: &Bundle, host: &[&str], options: &[&str]) -> Result<Vec<String>, String> {
+    let source = b.path("flagged");
+    std::fs::create_dir_all(&source).expect("mkdir");
+    let mount = |args: &[&str]| {
+        let done = std::process::Command::new("mount").args(args).arg(&source).status().expect("mount");
+        assert!(done.success(), "mount {args:?}");
+    };
+    mount(&["-t", "tmpfs", "flagged"]);
+    mount(&["-o", &format!("remount,bind,{}", host.join(","))]);
+    b.remove_mount("/mnt");
+    b.add_mount(json!({ "destination": "/mnt", "type": "bind", "source": source, "options": options }));
+    let out = b.run_args(&["/bin/cat", "/proc/mounts"]);
+    let done = std::process::Command::new("umount").arg(&source).status().expect("umount");
+    assert!(done.success(), "umount");
+    if out.code != 0 {
+        return Err(out.stderr);
+    }
+    let line =
+        out.stdout.lines().find(|line| line.split(' ').nth(1) == Some("/mnt")).expect("/mnt").to_owned();
+    Ok(line.split(' ').nth(3).expect("options").split(',').map(str::to_owned).collect())
+}
+
+fn has_all(found: &[String], wanted: &[&str], unwanted: &[&str]) {
+    for word in wanted {
+        assert!(found.iter().any(|f| f == word), "{word} in {found:?}");
+    }
+    for word in unwanted {
+        assert!(!found.iter().any(|f| f == word), "no {word} in {found:?}");
+    }
+}
+
+#[test]
+fn a_bind_mount_with_options_has_those_and_keeps_the_access_time() {
+    newer!("1.2: the flags of bind mounts");
+    let b = Bundle::new();
+    let host = ["ro", "noexec", "noatime"];
+    has_all(&seen_inside(&b, &host, &["bind"]).expect("run"), &host, &[]);
+    has_all(
+        &seen_inside(&b, &host, &["bind", "nodev"]).expect("run"),
+        &["rw", "nodev", "noatime"],
+        &["noexec"],
+    );
+    has_all(&seen_inside(&b, &host, &["bind", "atime"]).expect("run"), &["rw", "noatime"], &["noexec"]);
+    has_all(&seen_inside(&b, &host, &["bind", "relatime"]).expect("run"), &["relatime"], &["noatime"]);
+    let host = ["noexec", "nodiratime"];
+    has_all(&seen_inside(&b, &host, &["bind", "ro"]).expect("run"), &["ro", "nodiratime"], &["noexec"]);
+    has_all(&seen_inside(&b, &host, &["bind", "noatime"]).expect("run"), &["noatime"], &["nodiratime"]);
+}
+
+#[test]
+fn in_a_user_namespace_the_flags_of_the_source_are_locked() {
+    newer!("1.2: the flags of bind mounts");
+    let b = Bundle::new();
+    b.add_namespace("user");
+    b.edit(|spec| {
+        let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+        (spec["linux"]["uidMappings"], spec["linux"]["gidMappings"]) = (map.clone(), map);
+    });
+    let host = ["ro", "nosuid"];
+    has_all(&seen_inside(&b, &host, &["bind", "nodev"]).expect("run"), &["ro", "nosuid", "nodev"], &[]);
+    let refused = seen_inside(&b, &host, &["bind", "rw"]).expect_err("rw");
+    let words = "unable to start container process: error during container init: error mounting";
+    assert!(refused.contains(words) && refused.contains("operation not permitted"), "{refused}");
+}

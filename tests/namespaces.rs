@@ -320,3 +320,27 @@ fn exec_is_in_every_namespace_of_init() {
         assert_eq!(report["namespaces"][name], json!(namespace(c.pid(), name)), "{name}");
     }
 }
+
+#[test]
+fn a_time_namespace_belongs_to_the_containers_user_namespace() {
+    needs!(Feature::TimeNamespace);
+    newer!("time namespaces");
+    let b = Bundle::new();
+    b.add_namespace("time");
+    b.add_namespace("user");
+    b.edit(|spec| {
+        let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+        (spec["linux"]["uidMappings"], spec["linux"]["gidMappings"]) = (map.clone(), map);
+        spec["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 86400 } });
+    });
+    let pid = b.running().pid();
+    // So another container may join both.
+    let other = Bundle::new();
+    other.edit(|spec| {
+        let list = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        for kind in ["user", "time"] {
+            list.push(json!({ "type": kind, "path": format!("/proc/{pid}/ns/{kind}") }));
+        }
+    });
+    assert_eq!(other.probe(&[])["namespaces"]["time"], json!(namespace(pid, "time")));
+}

@@ -214,9 +214,7 @@ fn without_a_network_namespace_of_its_own_it_is_refused() {
     newer!("1.4: netDevices");
     let b = bundle(json!({ "lamb0": {} }));
     b.remove_namespace("network");
-    b.verb("create", &[])
-        .output()
-        .fails("unable to move network devices without a private network namespace");
+    b.verb("create", &[]).output().fails("unable to move network devices without a private NET namespace");
 }
 
 #[test]

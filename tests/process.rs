@@ -397,3 +397,42 @@ fn windows_properties_are_ignored() {
     });
     assert_eq!(b.probe(&[])["uid"]["real"], 0);
 }
+
+#[test]
+fn a_cwd_that_only_the_runtime_may_enter_is_entered() {
+    newer!("1.1.10: the directory is tried before and after the user is set");
+    let b = Bundle::new();
+    std::fs::create_dir(b.rootfs().join("closed")).expect("mkdir");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(b.rootfs().join("closed"), mode).expect("chmod");
+    b.edit(|spec| {
+        spec["process"]["cwd"] = json!("/closed");
+        spec["process"]["user"] = json!({ "uid": 2000, "gid": 2000 });
+    });
+    assert_eq!(b.run_args(&["/bin/sh", "-c", "echo $PWD"]).ok().stdout, "/closed\n");
+}
+
+#[test]
+fn exec_has_the_personality_and_the_memory_policy_too() {
+    newer!("linux.personality, linux.memoryPolicy");
+    let b = Bundle::new();
+    b.edit(|spec| spec["linux"]["personality"] = json!({ "domain": "LINUX32" }));
+    assert_eq!(b.running().exec_probe(&[], &[])["personality"], 8);
+}
+
+#[test]
+fn a_memory_policy_that_is_none_is_refused_in_runcs_words() {
+    newer!("1.4: linux.memoryPolicy");
+    let b = Bundle::new();
+    for (policy, words) in [
+        (json!({ "mode": "INTERLEAVE", "nodes": "0" }), "invalid memory policy mode"),
+        (json!({ "nodes": "0" }), "invalid memory policy mode"),
+        (json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["x"] }), "invalid memory policy flag"),
+        (json!({ "mode": "MPOL_BIND", "nodes": "0-9876543210" }), "invalid memory policy node"),
+    ] {
+        b.edit(|spec| spec["linux"]["memoryPolicy"] = policy);
+        b.run_args(&["/bin/true"]).fails(words);
+    }
+    b.edit(|spec| spec["linux"]["memoryPolicy"] = json!({}));
+    b.run_args(&["/bin/true"]).ok();
+}

@@ -275,3 +275,27 @@ fn a_program_without_a_terminal_cannot_reach_the_callers() {
     call.wait().ok();
     assert_eq!(report["tty"]["controlling"], false);
 }
+
+#[test]
+fn what_goes_to_a_pipe_has_bare_line_feeds() {
+    let b = Bundle::new();
+    b.edit(|spec| spec["process"]["terminal"] = json!(true));
+    assert_eq!(b.run_args(&["/bin/echo", "one"]).ok().stdout, "one\n");
+    let b = Bundle::new();
+    assert_eq!(b.running().exec_with(&["-t"], &["/bin/echo", "two"]).ok().stdout, "two\n");
+}
+
+#[test]
+fn a_read_only_dev_has_a_console() {
+    let b = Bundle::new();
+    b.edit(|spec| {
+        spec["process"]["terminal"] = json!(true);
+        let dev =
+            spec["mounts"].as_array_mut().expect("mounts").iter_mut().find(|m| m["destination"] == "/dev");
+        dev.expect("/dev")["options"].as_array_mut().expect("options").push(json!("ro"));
+    });
+    let mounts = b.run_args(&["/bin/cat", "/proc/mounts"]).ok().stdout;
+    let dev = mounts.lines().find(|line| line.starts_with("tmpfs /dev ")).expect("/dev");
+    assert!(dev.contains(" ro,"), "{dev}");
+    assert!(mounts.contains(" /dev/console devpts "), "{mounts}");
+}

@@ -1,9 +1,10 @@
-//! Hooks: run one after the other, with their own environment only, `/` as working directory, the state on stdin, and
-//! an end to their patience.
+//! Hooks: run one after the other, with their own environment only, in `/` or the container's root, the state on stdin,
+//! and an end to their patience.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
@@ -18,8 +19,13 @@ const WORDS_LIMIT: usize = 8192;
 
 /// Runs hooks in order; the first failure ends it.
 pub fn run(hooks: &[Hook], state: &[u8]) -> Result<()> {
+    run_at(Path::new("/"), hooks, state)
+}
+
+/// The same in another directory than `/`.
+pub fn run_at(dir: &Path, hooks: &[Hook], state: &[u8]) -> Result<()> {
     hooks.iter().try_for_each(|hook| {
-        one(hook, state).map_err(|e| e.context(format_args!("error running {}", hook.name)))
+        one(hook, dir, state).map_err(|e| e.context(format_args!("error running {}", hook.name)))
     })
 }
 
@@ -28,17 +34,19 @@ pub fn run_all(hooks: &[Hook], state: &[u8]) -> Vec<Error> {
     hooks
         .iter()
         .filter_map(|hook| {
-            one(hook, state).err().map(|e| e.context(format_args!("error running {}", hook.name)))
+            one(hook, Path::new("/"), state)
+                .err()
+                .map(|e| e.context(format_args!("error running {}", hook.name)))
         })
         .collect()
 }
 
-fn one(hook: &Hook, state: &[u8]) -> Result<()> {
+fn one(hook: &Hook, dir: &Path, state: &[u8]) -> Result<()> {
     let path = hook.path.display();
     let failed =
         |e: std::io::Error| Error::call(format_args!("fork/exec {path}"), e.raw_os_error().unwrap_or(0));
     let mut command = Command::new(&hook.path);
-    command.current_dir("/").process_group(0);
+    command.current_dir(dir).process_group(0);
     become_exactly(&mut command, &hook.path, &hook.args, &environment(hook))?;
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
@@ -48,6 +56,7 @@ fn one(hook: &Hook, state: &[u8]) -> Result<()> {
         Some(status) if status.success() => Ok(()),
         Some(status) => {
             let words = String::from_utf8_lossy(&words);
+            let status = ended_by(status);
             Err(Error::new(format!("{path}: {status}, stdout: , stderr: {}", words.trim_end())))
         }
         None => Err(Error::new(format!(
@@ -70,6 +79,19 @@ fn environment(hook: &Hook) -> Vec<&String> {
     kept
 }
 
+/// How a hook ended, in Go's words, which callers of runc know.
+fn ended_by(status: ExitStatus) -> String {
+    let signal = match status.signal() {
+        Some(libc::SIGABRT) => "aborted",
+        Some(libc::SIGKILL) => "killed",
+        Some(libc::SIGSEGV) => "segmentation fault",
+        Some(libc::SIGSYS) => "bad system call",
+        Some(libc::SIGTERM) => "terminated",
+        _ => return status.to_string(),
+    };
+    format!("signal: {signal}{}", if status.core_dumped() { " (core dumped)" } else { "" })
+}
+
 /// A hook need not read its stdin; one that closed it early is not at fault.
 fn feed(child: &mut Child, state: &[u8]) {
     if let Some(mut stdin) = child.stdin.take() {
@@ -81,8 +103,9 @@ fn feed(child: &mut Child, state: &[u8]) {
 /// passed, and the hook's process group was killed.
 fn wait(child: &mut Child, hook: &Hook) -> std::io::Result<(Option<ExitStatus>, Vec<u8>)> {
     let deadline = hook.timeout.map(|timeout| Instant::now() + timeout);
-    let gone = || std::io::Error::from_raw_os_error(libc::ESRCH);
-    let pidfd = pidfd_open(child.id() as i32).ok().flatten().ok_or_else(gone)?;
+    // A startContainer hook lives under the container's filter, which may know no pidfds: then its end is asked for.
+    const A_MOMENT: i32 = 10;
+    let pidfd = pidfd_open(child.id() as i32).ok().flatten();
     let mut stderr = child.stderr.take();
     let mut words = Vec::new();
     loop {
@@ -94,14 +117,18 @@ fn wait(child: &mut Child, hook: &Hook) -> std::io::Result<(Option<ExitStatus>, 
             return Ok((None, words));
         }
         let ms = left.map_or(-1, |left| i32::try_from(left.as_millis().max(1)).unwrap_or(i32::MAX));
-        let mut watched = vec![(pidfd.as_fd(), libc::POLLIN)];
+        let ms = if pidfd.is_none() { A_MOMENT } else { ms };
+        let mut watched: Vec<_> = pidfd.iter().map(|pidfd| (pidfd.as_fd(), libc::POLLIN)).collect();
         watched.extend(stderr.as_ref().map(|pipe| (pipe.as_fd(), libc::POLLIN)));
         let ready = fd::poll(&watched, ms).map_err(|e| std::io::Error::from_raw_os_error(e.errno()))?;
-        if ready.get(1) == Some(&true) && !read_some(stderr.as_mut(), &mut words) {
+        let spoke = stderr.is_some() && ready.last() == Some(&true);
+        if spoke && !read_some(stderr.as_mut(), &mut words) {
             stderr = None;
-        } else if ready[0] {
+        } else if (if pidfd.is_some() { ready[0] } else { !spoke })
+            && let Some(status) = child.try_wait()?
+        {
             // What it said last still lies in the pipe; what its own children may yet say is not waited for.
-            return child.wait().map(|status| (Some(status), words));
+            return Ok((Some(status), words));
         }
     }
 }

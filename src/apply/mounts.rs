@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use super::opened::Trees;
+use super::opened::{self, Trees};
 use super::root::RootDir;
 use super::{copy_up, devices};
 use crate::error::{Error, Result};
@@ -11,9 +11,11 @@ use crate::plan::mounts::{Kind, allowed_in_proc};
 use crate::plan::namespaces::Kind as Ns;
 use crate::plan::{MountPlan, Plan};
 use crate::sys::mount::{self, SetAttr};
-use crate::sys::path;
+use crate::sys::{fd, path};
 
 const PROC_MAGIC: i64 = 0x9fa0;
+/// Longest mountinfo that is read, in bytes.
+const MOUNTINFO_LIMIT: usize = 16 << 20;
 const PER_MOUNT: u64 = mount::MOUNT_ATTR_RDONLY
     | mount::MOUNT_ATTR_NOSUID
     | mount::MOUNT_ATTR_NODEV
@@ -37,9 +39,8 @@ pub fn build(plan: &Plan, trees: &mut Trees) -> Result<RootDir> {
     }
     let root =
         RootDir::new(trees.root.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
-    let mut dev = None;
     for (plan_mount, source) in plan.mounts.iter().zip(std::mem::take(&mut trees.sources)) {
-        let tree = one(plan, plan_mount, source, trees, &root).map_err(|e| {
+        one(plan, plan_mount, source, trees, &root).map_err(|e| {
             let e = match e.errno() {
                 libc::EINVAL if nowhere => e
                     .why("a mount without a mount namespace needs Linux 6.15")
@@ -52,20 +53,9 @@ pub fn build(plan: &Plan, trees: &mut Trees) -> Result<RootDir> {
                 plan_mount.destination.display()
             ))
         })?;
-        if plan_mount.destination.as_os_str() == "dev" {
-            dev = Some((tree, plan_mount));
-        }
     }
     devices::make(plan, trees, &root)?;
     ensure_cwd(plan, &root);
-    // Only now, with its nodes in it, may a read-only /dev become so.
-    if let Some((tree, plan_mount)) = dev
-        && plan_mount.set & mount::MOUNT_ATTR_RDONLY != 0
-        && matches!(&plan_mount.kind, Kind::New { .. })
-    {
-        let change = SetAttr { set: mount::MOUNT_ATTR_RDONLY, ..SetAttr::default() };
-        mount::set_attributes(tree.as_fd(), change, false)?;
-    }
     Ok(root)
 }
 
@@ -94,17 +84,27 @@ fn one(
     root: &RootDir,
 ) -> Result<OwnedFd> {
     let (tree, target) = match &m.kind {
-        Kind::Bind { .. } => {
-            let tree = source.ok_or_else(|| Error::new("the source of the bind mount was not opened"))?;
+        Kind::Bind { source: path, recursive } => {
+            let tree = match (source, opened::source_inside(plan, m)) {
+                (Some(tree), _) => tree,
+                (None, Some(inside)) => {
+                    let there = root.open(inside, libc::O_PATH)?;
+                    opened::source_tree(there.as_fd(), Path::new(""), *recursive, m, plan)?
+                }
+                (None, None) => return Err(Error::new(format!("{} was not opened", path.display()))),
+            };
             let is_dir = path::stat(tree.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
             let target =
                 if is_dir { root.make_dir(&m.destination)? } else { root.make_file(&m.destination)? };
-            set_bind_attributes(&tree, m)?;
+            set_bind_attributes(&tree, m, plan.namespaces.has(Ns::User))?;
             (tree, target)
         }
         Kind::New { fstype, source, data } => {
+            let inherits = fstype == "tmpfs"
+                && !data.iter().any(|(key, _)| key == "mode")
+                && root.open_existing(&m.destination)?.is_some();
             let target = target_of(fstype, m, root)?;
-            (new(fstype, source, data, m, &target)?, target)
+            (new(fstype, source, data, m, inherits.then_some(&target))?, target)
         }
         Kind::Cgroup => {
             let target = root.make_dir(&m.destination)?;
@@ -163,26 +163,25 @@ fn target_of(fstype: &str, m: &MountPlan, root: &RootDir) -> Result<OwnedFd> {
     })
 }
 
+/// A file system of its own. `like` is a directory whose mode it takes.
 fn new(
     fstype: &str,
     source: &str,
     data: &[(String, String)],
     m: &MountPlan,
-    target: &OwnedFd,
+    like: Option<&OwnedFd>,
 ) -> Result<OwnedFd> {
     let context = mount::fsopen(fstype)?;
     if !source.is_empty() {
         context.set("source", source)?;
     }
-    let mut has_mode = false;
     for (key, value) in data {
-        has_mode |= key == "mode";
         if value.is_empty() { context.flag(key) } else { context.set(key, value) }
             .map_err(|e| e.next(format!("check {}/options", m.at)))?;
     }
     let tmpfs = fstype == "tmpfs";
-    if tmpfs && !has_mode {
-        let mode = path::stat(target.as_fd(), Path::new(""))?.st_mode & 0o7777;
+    if let Some(like) = like {
+        let mode = path::stat(like.as_fd(), Path::new(""))?.st_mode & 0o7777;
         context.set("mode", &format!("{mode:o}"))?;
     }
     let mut attributes = (m.set | m.recursive_set) & (PER_MOUNT | mount::MOUNT_ATTR_ATIME);
@@ -207,25 +206,47 @@ fn new(
     })
 }
 
-/// A remount of a bind mount sets exactly the given flags, as mount(8) and runc do; flags that a user namespace has
-/// locked stay.
-fn set_bind_attributes(tree: &OwnedFd, m: &MountPlan) -> Result<()> {
+/// A remount of a bind mount sets exactly the given flags, as mount(8) and runc do, but leaves the access time alone
+/// where no mode of it is given.
+///
+/// In a user namespace the flags that the source has against the container are locked (mount_namespaces(7)): they stay,
+/// and who asks for one to be gone is refused. The copy was taken outside, so the kernel would not see to it.
+fn set_bind_attributes(tree: &OwnedFd, m: &MountPlan, in_userns: bool) -> Result<()> {
     if m.set | m.clear != 0 {
-        let exact = SetAttr { set: m.set, clear: m.clear | (PER_MOUNT & !m.set), propagation: 0 };
-        match mount::set_attributes(tree.as_fd(), exact, false) {
-            Err(e) if e.errno() == libc::EPERM => {
-                let asked = SetAttr { set: m.set, clear: m.clear, propagation: 0 };
-                mount::set_attributes(tree.as_fd(), asked, false)
-                    .map_err(|e| e.why("a mount flag of the source is locked in this user namespace"))?;
-            }
-            other => other?,
+        let timed = m.clear & mount::MOUNT_ATTR_ATIME != 0 || m.set & mount::MOUNT_ATTR_NODIRATIME != 0;
+        let of_time = mount::MOUNT_ATTR_ATIME | mount::MOUNT_ATTR_NODIRATIME;
+        let mut clear = (m.clear | PER_MOUNT) & !m.set & !of_time;
+        if timed {
+            clear |= mount::MOUNT_ATTR_ATIME | (mount::MOUNT_ATTR_NODIRATIME & !m.set);
         }
+        if in_userns {
+            let locked = locked_flags(tree)?;
+            if locked & m.clear & !m.set != 0 {
+                return Err(Error::call("mount flags that are locked in a user namespace", libc::EPERM)
+                    .why("the source is mounted with one of ro, nosuid, nodev, noexec, which the options take away"));
+            }
+            clear &= !locked;
+        }
+        mount::set_attributes(tree.as_fd(), SetAttr { set: m.set, clear, propagation: 0 }, false)
+            .map_err(|e| e.why("a mount flag of the source is locked in this user namespace"))?;
     }
     if m.recursive_set | m.recursive_clear != 0 {
         let change = SetAttr { set: m.recursive_set, clear: m.recursive_clear, propagation: 0 };
         mount::set_attributes(tree.as_fd(), change, true)?;
     }
     Ok(())
+}
+
+/// Those of the flags that the kernel locks which this mount has.
+fn locked_flags(tree: &OwnedFd) -> Result<u64> {
+    const LOCKABLE: [(u64, u64); 4] = [
+        (libc::ST_RDONLY, mount::MOUNT_ATTR_RDONLY),
+        (libc::ST_NOSUID, mount::MOUNT_ATTR_NOSUID),
+        (libc::ST_NODEV, mount::MOUNT_ATTR_NODEV),
+        (libc::ST_NOEXEC, mount::MOUNT_ATTR_NOEXEC),
+    ];
+    let flags = path::fs_flags(tree.as_fd())?;
+    Ok(LOCKABLE.iter().filter(|(st, _)| flags & st != 0).map(|(_, attribute)| attribute).sum())
 }
 
 /// With a cgroup namespace a new cgroup2 instance shows the container its own subtree; without one the directory is
@@ -251,6 +272,8 @@ pub fn pivot(plan: &Plan, root: &RootDir) -> Result<()> {
         return path::chdir(Path::new("/"));
     }
     if plan.options.no_pivot {
+        cover_full_mounts(plan)?;
+        path::fchdir(root.fd())?;
         mount::move_here_to_root()?;
         path::chroot(Path::new("."))?;
     } else {
@@ -272,8 +295,36 @@ pub fn pivot(plan: &Plan, root: &RootDir) -> Result<()> {
     Ok(())
 }
 
-/// `root.readonly`: only the root mount itself, after everything is in it.
+/// Without a pivot the host's mounts stay below the root, out of sight. A full procfs or sysfs among them would still
+/// let a user namespace inside mount its own without the covers of the container's (the kernel's mount_too_revealing).
+fn cover_full_mounts(plan: &Plan) -> Result<()> {
+    let file = path::open(Path::new("/proc/self/mountinfo"), libc::O_RDONLY)?;
+    let info = fd::read_to_end(file.as_fd(), MOUNTINFO_LIMIT)?;
+    for (point, ..) in crate::host::mounts(&String::from_utf8_lossy(&info))
+        .filter(|(_, fstype, _)| ["proc", "sysfs"].contains(fstype))
+    {
+        let point = Path::new(point);
+        if point.starts_with(&plan.root.path) {
+            continue;
+        }
+        match mount::unmount(point, libc::MNT_DETACH) {
+            Ok(true) => {}
+            // Locked, as it came from a more privileged namespace: then it is covered.
+            _ => mount::mount_new("tmpfs", point, "")?,
+        }
+    }
+    Ok(())
+}
+
+/// A read-only /dev becomes so with its nodes and the console in it; `root.readonly`: only the root mount itself, after
+/// everything is in it.
 pub fn seal_root(plan: &Plan, root: &RootDir) -> Result<()> {
+    let dev = plan.mounts.iter().rfind(|m| m.destination.as_os_str() == "dev");
+    if dev.is_some_and(|m| m.set & mount::MOUNT_ATTR_RDONLY != 0 && matches!(m.kind, Kind::New { .. })) {
+        let change = SetAttr { set: mount::MOUNT_ATTR_RDONLY, ..SetAttr::default() };
+        let dev = root.open(Path::new("dev"), libc::O_PATH | libc::O_DIRECTORY)?;
+        mount::set_attributes(dev.as_fd(), change, false)?;
+    }
     if plan.root.readonly {
         let change = SetAttr { set: mount::MOUNT_ATTR_RDONLY, ..SetAttr::default() };
         mount::set_attributes(root.fd(), change, false)?;

@@ -77,7 +77,7 @@ pub fn clone(
     cgroup: Option<&OwnedFd>,
     rootless: bool,
 ) -> Result<Side> {
-    let time = namespaces.makes(Kind::Time) && (joined.user().is_some() || !rootless);
+    let time = namespaces.makes(Kind::Time) && !time_comes_later(namespaces, rootless);
     let leaves = time || joined.before(namespaces).next().is_some();
     if joined.user().is_some() || leaves && crate::host::is_rootless() {
         return clone_through_another(namespaces, joined, cgroup, time);
@@ -113,6 +113,12 @@ pub fn clone_asleep(
 /// The child joins the cgroup namespace itself where it has the power to: in no user namespace but the caller's.
 fn joins_cgroup_later(namespaces: &Namespaces) -> bool {
     namespaces.joins(Kind::Cgroup) && !namespaces.has(Kind::User)
+}
+
+/// A new time namespace belongs to the user namespace of who makes it, and only who has power there may join it later:
+/// with a new user namespace the child makes it, and so it does where the caller has no power.
+fn time_comes_later(namespaces: &Namespaces, rootless: bool) -> bool {
+    (rootless || namespaces.makes(Kind::User)) && !namespaces.joins(Kind::User)
 }
 
 /// A new network namespace has its loopback down; this one was made by somebody else, for that process.
@@ -153,8 +159,11 @@ fn clone_through_another(
     let Side::Parent(messenger) = clone3(0, None)? else {
         drop(ours);
         let born = || -> Result<Side> {
+            // Which of the two user namespaces has the power over a namespace is not ours to know: first as the caller.
+            let denied = |entry: &&(Kind, OwnedFd)| setns(entry.1.as_fd(), entry.0.flag()).is_err();
+            let later: Vec<_> = joined.before(namespaces).filter(denied).collect();
             joined.enter(Kind::User)?;
-            for (kind, fd) in joined.before(namespaces) {
+            for (kind, fd) in later {
                 setns(fd.as_fd(), kind.flag())
                     .map_err(|e| e.context(format_args!("joining the {kind} namespace")))?;
             }
@@ -194,6 +203,13 @@ pub fn settle(plan: &Plan, joined: &Joined, rootless: bool, sync: &Sync) -> Resu
     if namespaces.makes(Kind::User) {
         sync.expect(crate::container::sync::Word::Build)?;
     }
+    if namespaces.makes(Kind::Time) && time_comes_later(namespaces, rootless) {
+        // With the ids of the caller: those of the container would take /proc/self from this process.
+        make_time_namespace(namespaces)?;
+        // Not with the execve alone: before Linux 6.0 that would not enter it.
+        let fd = path::open(Path::new("/proc/self/ns/time_for_children"), libc::O_RDONLY)?;
+        setns(fd.as_fd(), Kind::Time.flag())?;
+    }
     if namespaces.has(Kind::User) {
         become_root_inside(plan.process.keep_groups)?;
     }
@@ -206,9 +222,6 @@ pub fn settle(plan: &Plan, joined: &Joined, rootless: bool, sync: &Sync) -> Resu
     }
     if namespaces.makes(Kind::Cgroup) {
         unshare(Kind::Cgroup.flag())?;
-    }
-    if namespaces.makes(Kind::Time) && rootless && !namespaces.joins(Kind::User) {
-        make_time_namespace(namespaces)?;
     }
     Ok(())
 }

@@ -3,14 +3,14 @@
 //! A caller with CAP_SYS_ADMIN over its mount namespace takes detached copies of the mounts it needs. One without (a
 //! rootless caller) cannot: then the child does the very same thing, first of all, in its new namespaces.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::apply::ids;
 use crate::error::{Error, Result};
 use crate::plan::mounts::Kind;
 use crate::plan::namespaces::Kind as Ns;
-use crate::plan::{Plan, devices};
+use crate::plan::{MountPlan, Plan, devices};
 use crate::sys::fd;
 use crate::sys::mount::{self, SetAttr};
 
@@ -18,7 +18,7 @@ use crate::sys::mount::{self, SetAttr};
 #[derive(Debug)]
 pub struct Trees {
     pub root: OwnedFd,
-    /// One for each bind mount of the plan, in its order; `None` for the others.
+    /// One for each bind mount of the plan whose source is the host's, in its order; `None` for the others.
     pub sources: Vec<Option<OwnedFd>>,
     /// /dev/null, for masked files.
     pub null: Option<OwnedFd>,
@@ -83,28 +83,59 @@ pub fn trees(plan: &Plan, born: bool) -> Result<Trees> {
     let host = crate::sys::cwd();
     let root = mount::open_tree(host, &plan.root.path, true, false).map_err(|e| rootfs_error(e, plan))?;
     isolate(&root, plan)?;
+    if plan.root.propagation & libc::MS_SHARED != 0 {
+        // A shared mount cannot be pivoted to: it is made shared after that.
+        let change = SetAttr { propagation: libc::MS_PRIVATE, ..SetAttr::default() };
+        mount::set_attributes(root.as_fd(), change, false)?;
+    }
     let mut sources = Vec::with_capacity(plan.mounts.len());
     for m in &plan.mounts {
         let Kind::Bind { source, recursive } = &m.kind else {
             sources.push(None);
             continue;
         };
-        let tree = mount::open_tree(host, source, *recursive, false)
-            .map_err(|e| e.context(format_args!("{}/source {}", m.at, source.display())))?;
-        isolate(&tree, plan)?;
-        if let Some(map) = &m.idmap {
-            let userns = ids::namespace_with(&map.uid, &map.gid)?;
-            mount::set_idmap(tree.as_fd(), userns.as_fd(), map.recursive).map_err(|e| {
-                e.context(format_args!("{}: idmapped mount", m.at))
-                    .why("the file system of the source may not support idmapped mounts")
-            })?;
-        }
-        sources.push(Some(tree));
+        let later = source_inside(plan, m).is_some();
+        sources.push(if later { None } else { Some(source_tree(host, source, *recursive, m, plan)?) });
     }
     let nodes = if plan.bind_devices { device_nodes(plan)? } else { Vec::new() };
     let null = if plan.masked.is_empty() { None } else { Some(node(Path::new("/dev/null"))?) };
     let cgroup = if born || !cgroup_comes_later(plan) { cgroup(plan)? } else { None };
     Ok(Trees { root, sources, null, nodes, cgroup })
+}
+
+/// A source below the container's own root, relative to it: it may be what an earlier mount shows there, and is opened
+/// by the child when its turn comes. (A child in a user namespace could not map the owners of it.)
+pub fn source_inside<'a>(plan: &Plan, m: &'a MountPlan) -> Option<&'a Path> {
+    let Kind::Bind { source, .. } = &m.kind else { return None };
+    let inside = source.strip_prefix(&plan.root.path).ok()?;
+    let plain = inside.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    (plain && !inside.as_os_str().is_empty() && (m.idmap.is_none() || !plan.namespaces.has(Ns::User)))
+        .then_some(inside)
+}
+
+/// A detached copy of the source of a bind mount.
+pub fn source_tree(
+    dir: BorrowedFd<'_>,
+    source: &Path,
+    recursive: bool,
+    m: &MountPlan,
+    plan: &Plan,
+) -> Result<OwnedFd> {
+    let tree = mount::open_tree(dir, source, recursive, false)
+        .map_err(|e| e.context(format_args!("{}/source {}", m.at, source.display())))?;
+    isolate(&tree, plan)?;
+    if let Some(map) = &m.idmap {
+        let joined = plan.namespaces.join.iter().find(|(kind, _)| *kind == Ns::User);
+        let userns = match joined.filter(|_| map.uid.is_empty()) {
+            Some((_, path)) => crate::sys::path::open(path, libc::O_RDONLY)?,
+            None => ids::namespace_with(&map.uid, &map.gid)?,
+        };
+        mount::set_idmap(tree.as_fd(), userns.as_fd(), map.recursive).map_err(|e| {
+            e.context(format_args!("{}: idmapped mount", m.at))
+                .why("the file system of the source may not support idmapped mounts")
+        })?;
+    }
+    Ok(tree)
 }
 
 /// A copy of a shared mount is a peer of it: what the container mounts there would appear on the host. So copies become

@@ -19,8 +19,19 @@ pub struct Filter<'a> {
     pub agent: Option<(BorrowedFd<'a>, Vec<u8>)>,
 }
 
-/// Priorities, keyring, and the program of `plan`, found inside.
-pub fn prepare(plan: &ProcessPlan, keyring: Option<&str>) -> Result<Program> {
+/// Personality, memory policy, priorities, keyring, and the program of `plan`, found inside.
+pub fn prepare(
+    plan: &ProcessPlan,
+    keyring: Option<&str>,
+    personality: Option<u64>,
+    memory: Option<&(u32, Vec<usize>)>,
+) -> Result<Program> {
+    if let Some(persona) = personality {
+        process::set_personality(persona).map_err(|e| e.context("/linux/personality"))?;
+    }
+    if let Some((mode, nodes)) = memory {
+        process::set_mempolicy(*mode, nodes).map_err(|e| e.context("/linux/memoryPolicy"))?;
+    }
     if let Some(id) = keyring {
         let name =
             CString::new(format!("_ses.{id}")).map_err(|_| Error::new("a NUL byte in the container ID"))?;
@@ -78,14 +89,16 @@ pub fn label(plan: &ProcessPlan) -> Result<()> {
 }
 
 /// From here on nothing is given back. Each step needs a privilege that a later one takes away; a failure ends the
-/// process. Returns only the reason why it did not become the program.
+/// process. `hooks` are the last before the program, and as confined as it. Returns only the reason why it did not
+/// become the program.
 pub fn become_program(
     plan: &ProcessPlan,
     program: &Program,
     filter: Option<&Filter<'_>>,
     keep_fds: u32,
+    hooks: impl FnOnce() -> Result<()>,
 ) -> Error {
-    match confine(plan, filter, keep_fds) {
+    match confine(plan, filter, keep_fds).and_then(|()| hooks()) {
         Ok(()) => {
             let error = program.exec();
             program.explain(error)
@@ -96,17 +109,21 @@ pub fn become_program(
 
 fn confine(plan: &ProcessPlan, filter: Option<&Filter<'_>>, keep_fds: u32) -> Result<()> {
     label(plan)?;
+    fence(keep_fds)?;
     if !plan.no_new_privileges {
         // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go: what follows is under the filter,
         // as it is with runc, and may use only calls that every profile in the field allows. close_range(2) is younger
         // than many of them.
-        fence(keep_fds)?;
         load(filter)?;
     }
+    let entered = enter(&plan.cwd);
     capabilities_and_user(plan)?;
-    enter(&plan.cwd)?;
+    match entered {
+        // Where its user may go and root may not: an identity that a file system knows, or another user's directory.
+        Err(e) if matches!(e.errno(), libc::EACCES | libc::EPERM) => enter(&plan.cwd)?,
+        entered => entered?,
+    }
     if plan.no_new_privileges {
-        fence(keep_fds)?;
         process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
         load(filter)?;
     }
@@ -157,7 +174,7 @@ fn load(filter: Option<&Filter<'_>>) -> Result<()> {
     }
 }
 
-/// Enters the working directory as the program's user, and makes sure that it lies inside (CVE-2024-21626).
+/// Enters the working directory, and makes sure that it lies inside (CVE-2024-21626).
 fn enter(cwd: &Path) -> Result<()> {
     path::chdir(cwd)
         .map_err(|e| e.context(format_args!("chdir to cwd ({cwd:?}) set in config.json failed")))?;

@@ -128,6 +128,11 @@ fn home(uid: u32) -> Result<String> {
 }
 
 impl Program {
+    /// What it is given, with the HOME that was found for it.
+    pub fn environment(&self) -> Vec<String> {
+        self.env.iter().map(|entry| entry.to_string_lossy().into_owned()).collect()
+    }
+
     /// execve(2): returns only the reason why not.
     pub fn exec(&self) -> Error {
         process::execve(&self.file, &self.args, &self.env)
@@ -143,7 +148,7 @@ impl Program {
                     .next("save the script with Unix line ends"),
                 Some(line) => {
                     let name = line.split(' ').next().unwrap_or("");
-                    plain.why(format!("its interpreter {name:?} is missing in the container"))
+                    plain.because(format_args!("its interpreter {name:?} is missing in the container"))
                 }
                 None => {
                     let name = elf_interpreter(&head).unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::apply::{console, hooks, mounts, namespaces, paths, sysctl};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
-use crate::sys::{fd, path, process};
+use crate::sys::{fd, path, process, signal};
 
 /// What the child has been born with.
 pub struct Newborn<'a> {
@@ -116,7 +116,8 @@ fn inside(plan: &Plan, trees: Option<Trees>, sync: &Sync) -> Result<()> {
         Some(trees) => trees,
         None => opened::trees(plan, true)?,
     };
-    let root = mounts::build(plan, &mut trees)?;
+    // runc's words for whatever fails while the root is made.
+    let root = mounts::build(plan, &mut trees).map_err(|e| e.context("error during container init"))?;
     hooks_before_pivot(plan, sync)?;
     mounts::pivot(plan, &root)?;
     terminal(plan, &root, sync)?;
@@ -149,7 +150,7 @@ fn hooks_before_pivot(plan: &Plan, sync: &Sync) -> Result<()> {
     }
     // Seen from inside, as the specification says for hooks of the container's namespace.
     let state = status::plan_state_json(plan, process::pid(), Status::Creating)?;
-    hooks::run(&plan.hooks.create_container, &state)
+    hooks::run_at(&plan.root.path, &plan.hooks.create_container, &state)
 }
 
 fn terminal(plan: &Plan, root: &RootDir, sync: &Sync) -> Result<()> {
@@ -175,14 +176,8 @@ fn names(plan: &Plan) -> Result<()> {
 }
 
 fn finish(plan: &Plan) -> Result<Program> {
-    if let Some(persona) = plan.personality {
-        process::set_personality(persona).map_err(|e| e.context("/linux/personality"))?;
-    }
-    if let Some((mode, nodes)) = &plan.memory_policy {
-        process::set_mempolicy(*mode, nodes).map_err(|e| e.context("/linux/memoryPolicy"))?;
-    }
     let keyring = (!plan.options.no_new_keyring).then_some(plan.id.as_str());
-    prepare(&plan.process, keyring)
+    prepare(&plan.process, keyring, plan.personality, plan.memory_policy.as_ref())
 }
 
 /// Waits for the byte of `start`, with nothing open but stdio, what the program keeps, the barrier and the agent.
@@ -205,6 +200,7 @@ fn wait_for_start(
         None => None,
     };
     fd::close_between(first + 1 + i32::from(agent.is_some()), u32::MAX)?;
+    signal::end_on_request();
     let mut byte = [0];
     fd::read(fd::placed(first), &mut byte)?;
     Ok((fd::placed(first), agent))
@@ -212,13 +208,23 @@ fn wait_for_start(
 
 /// After the start: the last hooks, then the program. Returns why not.
 fn live(plan: &Plan, program: &Program, agent: Option<(BorrowedFd<'_>, Vec<u8>)>, keep: u32) -> Error {
-    if !plan.hooks.start_container.is_empty() {
-        let ran = status::plan_state_json(plan, process::pid(), Status::Created)
-            .and_then(|state| hooks::run(&plan.hooks.start_container, &state));
-        if let Err(e) = ran {
-            return e;
+    let pid = process::pid();
+    let hooks = || -> Result<()> {
+        if plan.hooks.start_container.is_empty() {
+            return Ok(());
         }
-    }
+        // The messenger of a listener was not to leave a zombie.
+        signal::keep_children();
+        let mut list = plan.hooks.start_container.clone();
+        // They are the container's own programs, so they may have its environment where the config gives them none.
+        for hook in list.iter_mut().filter(|hook| hook.env.is_empty()) {
+            hook.env = program.environment();
+        }
+        // One that does not read its stdin must not end this process.
+        signal::ignore_pipe();
+        hooks::run(&list, &status::plan_state_json(plan, pid, Status::Created)?)?;
+        signal::reset()
+    };
     let filter = plan.seccomp.as_ref().map(|seccomp| Filter { plan: seccomp, agent });
-    become_program(&plan.process, program, filter.as_ref(), keep)
+    become_program(&plan.process, program, filter.as_ref(), keep, hooks)
 }

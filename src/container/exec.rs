@@ -8,7 +8,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::record::{Id, Root};
 use super::status::{self, Container, Status};
 use super::sync::{Heard, Sync, Word};
-use super::{Handles, hand_out, process_limits, send_console};
+use super::{BEGUN, BORN, Handles, hand_out, moments, process_limits, send_console};
 use crate::apply::opened::may_copy_mounts;
 use crate::apply::process::{Filter, become_program, prepare};
 use crate::apply::root::RootDir;
@@ -21,7 +21,7 @@ use crate::plan::namespaces::Kind;
 use crate::plan::{IdMaps, Namespaces, Options, Plan, ProcessPlan, SeccompPlan};
 use crate::sys::clone::{Child, Side, clone3, setns};
 use crate::sys::process::Exit;
-use crate::sys::{fd, path, process};
+use crate::sys::{fd, path, process, tty};
 
 #[derive(Debug, Default)]
 pub struct ExecOptions {
@@ -41,7 +41,14 @@ struct ExecPlan {
     keep: u32,
     /// Below the container's cgroup.
     sub_cgroup: PathBuf,
+    /// The caller named it: then no other one will do.
+    cgroup_is_given: bool,
+    personality: Option<u64>,
+    memory_policy: Option<(u32, Vec<usize>)>,
 }
+
+/// With runc's words in it.
+const JOINING: &str = "joining the container's cgroup: adding pid of the new process to cgroups";
 
 /// Starts another process in a container. `change` makes it from the config's own process.
 pub fn exec(
@@ -64,6 +71,7 @@ pub fn exec(
     let plan = plan(&container, &spec, change, options)?;
     let cgroup = find_cgroup(&container, options)?;
     let agent = super::connect_agent(plan.seccomp.as_ref())?;
+    moments(&[BEGUN]);
     enter_pid_namespace(&plan, &init)?;
     let mut direct = true;
     let (child, made) = loop {
@@ -104,7 +112,11 @@ fn plan(
     let host = Host { capabilities, apparmor, selinux, ..Host::look(spec, &Options::default())? };
     let mut ids = IdMaps::default();
     let mut seccomp = None;
+    let (mut personality, mut memory_policy) = (None, None);
     if let Some(linux) = spec.linux() {
+        personality = linux.personality().as_ref().map(crate::plan::personality).transpose()?;
+        memory_policy =
+            linux.memory_policy().as_ref().map(crate::plan::process::memory_policy).transpose()?;
         ids = IdMaps::new(linux, &Namespaces::new(linux)?, &host)?;
         seccomp = linux.seccomp().as_ref().map(Plan::seccomp).transpose()?;
     }
@@ -120,6 +132,9 @@ fn plan(
         keyring,
         keep: options.preserve_fds,
         sub_cgroup: options.cgroup.as_deref().map(crate::plan::lexical).unwrap_or_default(),
+        cgroup_is_given: options.cgroup.is_some(),
+        personality,
+        memory_policy,
     })
 }
 
@@ -127,11 +142,11 @@ fn find_cgroup(container: &Container, options: &ExecOptions) -> Result<Option<Cg
     let mut traces = container.record.cgroup.clone();
     if let (Some(sub), Some(place)) = (&options.cgroup, traces.places.first_mut()) {
         if sub.components().any(|c| matches!(c, std::path::Component::ParentDir)) {
-            return Err(Error::new(format!("--cgroup: {} is not a sub cgroup path", sub.display())));
+            return Err(Error::new(format!("--cgroup: bad sub cgroup path: {}", sub.display())));
         }
         place.path.push(crate::plan::lexical(sub));
     }
-    cgroup::open(&traces).map_err(|e| e.context("joining the container's cgroup"))
+    cgroup::open(&traces).map_err(|e| e.context(JOINING))
 }
 
 /// A rootless caller has power over the namespaces only from inside their user namespace.
@@ -175,6 +190,9 @@ fn clone(
         }
         // A cgroup that the container divided takes no process itself: then its init's own is the place.
         Err(e) if e.errno() == libc::EBUSY || e.errno() == libc::EOPNOTSUPP => {
+            if plan.cgroup_is_given {
+                return Err(e.context(JOINING));
+            }
             let own = init_cgroup(container)?;
             clone3(0, Some(own.as_fd()))?
         }
@@ -259,7 +277,8 @@ fn born(
             sync.hand(Word::Console, master.as_fd())?;
             console::take(&slave)?;
         }
-        let program = prepare(&plan.process, plan.keyring.as_deref())?;
+        let (personality, memory) = (plan.personality, plan.memory_policy.as_ref());
+        let program = prepare(&plan.process, plan.keyring.as_deref(), personality, memory)?;
         if let Some((_, last)) = &plan.process.cpu_affinity
             && !last.is_empty()
         {
@@ -287,7 +306,7 @@ fn born(
         .seccomp
         .as_ref()
         .map(|seccomp| Filter { plan: seccomp, agent: agent.map(|socket| (socket.as_fd(), message)) });
-    sync.fail(&become_program(&plan.process, &program, filter.as_ref(), plan.keep));
+    sync.fail(&become_program(&plan.process, &program, filter.as_ref(), plan.keep, || Ok(())));
     process::exit_now(255)
 }
 
@@ -312,7 +331,10 @@ fn attend(
             Heard::Word(Word::Ready, ..) => break,
             Heard::Word(Word::Console, _, Some(master)) => match &handles.console_socket {
                 Some(path) => send_console(path, master.as_fd())?,
-                None => console = Some(master),
+                None => {
+                    tty::leave_newlines(master.as_fd())?;
+                    console = Some(master);
+                }
             },
             Heard::Word(word, ..) => {
                 return Err(Error::new(format!("unexpected word {word:?} from the process")));
@@ -322,6 +344,7 @@ fn attend(
     }
     process_limits(&plan.process, child.pid)?;
     hand_out(handles, child)?;
+    moments(&[BORN, "setns_init: about to exec"]);
     let metadata =
         plan.seccomp.as_ref().and_then(|s| s.listener.as_ref()).map_or("", |l| l.metadata.as_str());
     let message = if agent {

@@ -88,7 +88,7 @@ impl<'a> Terminal<'a> {
     fn new(console: &'a OwnedFd) -> Self {
         let raw = fd::inherited(STDIN)
             .and_then(|stdin| stdin.try_clone_to_owned().ok())
-            .and_then(tty::RawMode::enter);
+            .and_then(tty::RawMode::with_newlines);
         let terminal = Self { console, input_open: std::cell::Cell::new(true), _raw: raw };
         terminal.resize();
         terminal

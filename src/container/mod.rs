@@ -36,7 +36,7 @@ use crate::host::Host;
 use crate::plan::namespaces::Kind;
 use crate::plan::{Options, Plan};
 use crate::sys::clone::{Child, Side};
-use crate::sys::{self, fd, path, process, socket};
+use crate::sys::{self, fd, path, process, socket, tty};
 
 use self::notify::Relay;
 use self::record::{Entry, Id, Phase, Record, Root, START};
@@ -92,6 +92,7 @@ fn make(
     notes.for_each(|note| crate::cli::log::debug(note));
     opened::check_root(&plan)?;
     crate::cli::log::debug(&format!("container {} is planned from {}", plan.id, plan.bundle.display()));
+    moments(&[SEALED, BEGUN]);
     let entry = root.claim(id)?;
     let mut undo = Undo::new(intent(&plan)?, &entry, &plan.hooks)?;
     entry.write_config(&bundle.raw)?;
@@ -127,6 +128,7 @@ fn make(
         undo.created()?;
         sync.tell(Word::Keep, &open.agent_message(&plan, &undo.record)?)?;
     }
+    moments(&["init: closing the pipe to signal completion"]);
     if start {
         match sync.hear()? {
             Heard::Silence => {}
@@ -138,6 +140,15 @@ fn make(
     let record = undo.keep();
     entry.unlock()?;
     Ok(Made { container: Container { entry, record }, child, console, relay })
+}
+
+/// What runc's debug log says at the same moments: people look for these words.
+const SEALED: &str = "runc exeseal: using /proc/self/exe clone";
+pub const BEGUN: &str = "nsexec container setup";
+pub const BORN: &str = "child process in init()";
+
+pub fn moments(words: &[&str]) {
+    words.iter().for_each(|word| crate::cli::log::debug(word));
 }
 
 /// What will be touched, before it is touched.
@@ -273,6 +284,7 @@ fn bear(
     };
     undo.child(&child)?;
     crate::cli::log::debug(&format!("container {} was born as process {}", plan.id, child.pid));
+    moments(&[BORN]);
     if let (Some(cgroup), false) = (cgroup, direct) {
         cgroup::move_into(cgroup, child.pid)?;
     }
@@ -325,9 +337,10 @@ fn start_barrier(entry: &Entry) -> Result<OwnedFd> {
 
 fn connect_agent(seccomp: Option<&crate::plan::SeccompPlan>) -> Result<Option<OwnedFd>> {
     match seccomp.and_then(|s| s.listener.as_ref()) {
-        Some(listener) => socket::connect_stream(&listener.path)
-            .map(Some)
-            .map_err(|e| e.context("/linux/seccomp/listenerPath").next("start the seccomp agent first")),
+        Some(listener) => socket::connect_stream(&listener.path).map(Some).map_err(|e| {
+            e.context("/linux/seccomp/listenerPath: failed to connect with seccomp agent")
+                .next("start the seccomp agent first")
+        }),
         None => Ok(None),
     }
 }
@@ -342,7 +355,10 @@ fn attend(plan: &Plan, sync: &Sync, undo: &mut Undo<'_>, handles: &Handles) -> R
             Heard::Word(Word::Ready, ..) => return Ok(console),
             Heard::Word(Word::Console, _, Some(master)) => match &handles.console_socket {
                 Some(path) => send_console(path, master.as_fd())?,
-                None => console = Some(master),
+                None => {
+                    tty::leave_newlines(master.as_fd())?;
+                    console = Some(master);
+                }
             },
             Heard::Word(Word::Mounted, ..) => {
                 undo.hooks_begin()?;

@@ -24,7 +24,7 @@ use crate::sys;
 
 const STATE: &str = "record";
 const CONFIG: &str = "config.json";
-pub const START: &str = "start";
+pub const START: &str = "exec.fifo";
 const RECORD_LIMIT: usize = 8 << 20;
 
 /// A container's name, checked before any path is made of it.

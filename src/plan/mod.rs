@@ -119,7 +119,7 @@ impl Plan {
         let ids = IdMaps::new(linux, &namespaces, host)?;
         let mut warnings = bundle.warnings.clone();
         let seccomp = linux.seccomp().as_ref().map(seccomp).transpose()?;
-        let mut mounts = mounts::plan(spec, &bundle.dir, &namespaces, &ids)?;
+        let mut mounts = mounts::plan(spec, &bundle.dir, &root.path, &namespaces, &ids)?;
         mounts::label(&mut mounts, linux, host)?;
         let process = spec.process().as_ref().ok_or_else(|| {
             Error::new("/process: the config has no process to run").next("see config.md#process")
@@ -381,7 +381,7 @@ fn sysctl(linux: &Linux, namespaces: &Namespaces, host: &Host) -> Result<Vec<(St
     Ok(list)
 }
 
-fn personality(p: &oci_spec::runtime::LinuxPersonality) -> Result<u64> {
+pub fn personality(p: &oci_spec::runtime::LinuxPersonality) -> Result<u64> {
     use oci_spec::runtime::LinuxPersonalityDomain as Domain;
     Ok(match p.domain() {
         Domain::PerLinux => 0,

@@ -44,7 +44,8 @@ pub enum Kind {
     Cgroup,
 }
 
-/// Owners seen through the mount are translated by these maps, or by the container's own.
+/// Owners seen through the mount are translated by these maps, or by the container's own; without any by those of the
+/// user namespace that it joins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idmap {
     pub uid: Vec<Range>,
@@ -77,13 +78,23 @@ pub fn allowed_in_proc(destination: &Path) -> bool {
     PROC_ALLOWED.iter().any(|p| destination == Path::new(p))
 }
 
-pub fn plan(spec: &Spec, bundle: &Path, ns: &Namespaces, ids: &IdMaps) -> Result<Vec<MountPlan>> {
+/// `root` is where the container's root lies on the host: a destination that begins with it is meant below it.
+pub fn plan(
+    spec: &Spec,
+    bundle: &Path,
+    root: &Path,
+    ns: &Namespaces,
+    ids: &IdMaps,
+) -> Result<Vec<MountPlan>> {
     let list = spec.mounts().as_deref().unwrap_or_default();
     if !ns.has(Ns::Mount) && ns.has(Ns::User) {
         return Err(Error::new("/linux/namespaces: a user namespace needs a mount namespace")
             .next("add {\"type\": \"mount\"}"));
     }
-    list.iter().enumerate().map(|(i, mount)| one(mount, format!("/mounts/{i}"), bundle, ids)).collect()
+    let root = super::lexical(root);
+    let joins = ns.joins(Ns::User);
+    let place = (bundle, root.as_path());
+    list.iter().enumerate().map(|(i, mount)| one(mount, format!("/mounts/{i}"), place, ids, joins)).collect()
 }
 
 /// `linux.mountLabel`: the SELinux context of every new file system that takes one. Neither procfs nor sysfs does, and
@@ -106,8 +117,18 @@ pub fn label(mounts: &mut [MountPlan], linux: &Linux, host: &Host) -> Result<()>
     Ok(())
 }
 
-fn one(mount: &Mount, at: String, bundle: &Path, ids: &IdMaps) -> Result<MountPlan> {
+fn one(
+    mount: &Mount,
+    at: String,
+    (bundle, root): (&Path, &Path),
+    ids: &IdMaps,
+    joins_user: bool,
+) -> Result<MountPlan> {
     let destination = super::lexical(mount.destination());
+    let destination = match destination.strip_prefix(root) {
+        Ok(below) if !root.as_os_str().is_empty() => below.to_owned(),
+        _ => destination,
+    };
     if destination.as_os_str().is_empty() && mount.typ().as_deref() != Some("bind") {
         return Err(Error::new(format!(
             "{at}/destination: mounting over the root of the container is not possible"
@@ -158,7 +179,7 @@ fn one(mount: &Mount, at: String, bundle: &Path, ids: &IdMaps) -> Result<MountPl
     if words.copy_up && fstype != "tmpfs" {
         return Err(Error::new(format!("{at}/options: tmpcopyup is only possible on a tmpfs")));
     }
-    let idmap = idmap(mount, words.idmap, &at, bind, ids)?;
+    let idmap = idmap(mount, words.idmap, &at, bind, ids, joins_user)?;
     Ok(MountPlan {
         destination,
         kind,
@@ -173,7 +194,14 @@ fn one(mount: &Mount, at: String, bundle: &Path, ids: &IdMaps) -> Result<MountPl
     })
 }
 
-fn idmap(mount: &Mount, word: Option<bool>, at: &str, bind: bool, ids: &IdMaps) -> Result<Option<Idmap>> {
+fn idmap(
+    mount: &Mount,
+    word: Option<bool>,
+    at: &str,
+    bind: bool,
+    ids: &IdMaps,
+    joins_user: bool,
+) -> Result<Option<Idmap>> {
     let own = |list: &Option<Vec<_>>, name: &str| ids::mount_ranges(list, &format!("{at}/{name}"));
     let (uid, gid) = (own(mount.uid_mappings(), "uidMappings")?, own(mount.gid_mappings(), "gidMappings")?);
     if uid.is_empty() && gid.is_empty() && word.is_none() {
@@ -192,7 +220,7 @@ fn idmap(mount: &Mount, word: Option<bool>, at: &str, bind: bool, ids: &IdMaps) 
     if !uid.is_empty() {
         return Ok(Some(Idmap { uid, gid, recursive }));
     }
-    if ids.uid.is_empty() {
+    if ids.uid.is_empty() && !joins_user {
         return Err(Error::new(format!(
             "{at}/options: idmap without mappings needs a user namespace with mappings"
         )));
@@ -329,12 +357,17 @@ impl Words {
 /// The last word wins, as with mount(8). An access time mode is a field: setting one means clearing the field first.
 fn change(set: &mut u64, clear: &mut u64, bit: u64, on: bool) {
     let is_atime = bit & !MOUNT_ATTR_ATIME == 0;
-    if is_atime {
+    if is_atime && on {
         *set &= !MOUNT_ATTR_ATIME;
         *clear |= MOUNT_ATTR_ATIME;
-        if on {
-            *set |= bit;
+        *set |= bit;
+    } else if is_atime {
+        // As with mount(8), a mode that is only denied is no mode: what the source has stays.
+        if *clear & MOUNT_ATTR_ATIME != 0 && *set & MOUNT_ATTR_ATIME == bit {
+            *set &= !MOUNT_ATTR_ATIME;
+            *clear &= !MOUNT_ATTR_ATIME;
         }
+        *clear |= MOUNT_ATTR_NODIRATIME & !*set;
     } else if on {
         *set |= bit;
         *clear &= !bit;

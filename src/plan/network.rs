@@ -44,7 +44,7 @@ pub fn devices(linux: &Linux, namespaces: &Namespaces, host: &Host) -> Result<Ve
     let own = |(kind, path): &(Kind, PathBuf)| *kind == Kind::Network && host.own_namespaces.contains(path);
     if !namespaces.has(Kind::Network) || namespaces.join.iter().any(own) {
         return Err(Error::new(
-            "/linux/netDevices: unable to move network devices without a private network namespace",
+            "/linux/netDevices: unable to move network devices without a private NET namespace",
         )
         .next("add {\"type\": \"network\"} to /linux/namespaces"));
     }

@@ -189,8 +189,14 @@ fn capabilities(process: &Process, host: &Host, warnings: &mut Vec<String>) -> C
     let ambient = grantable(sets.ambient());
     let mut plan = CapabilityPlan { bounding, effective, inheritable, permitted, ambient };
     // The kernel refuses ambient capabilities that are not both permitted and inheritable (capabilities(7)).
-    // runc drops those without a word, and its own older `spec` asked for them: so do we.
-    plan.ambient &= plan.permitted & plan.inheritable;
+    let mut refused = plan.ambient & !(plan.permitted & plan.inheritable);
+    plan.ambient &= !refused;
+    if plan.inheritable == 0 {
+        refused = 0;
+    }
+    warnings.extend((0..64).filter(|n| refused & (1 << n) != 0).map(|n| {
+        format!("can't raise ambient capability {}: it is not both permitted and inheritable", names(1 << n))
+    }));
     plan.effective &= plan.permitted;
     if missing != 0 {
         warnings.push(format!(
@@ -355,7 +361,9 @@ pub fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<(u32, Vec<usize>)> {
             Flag::MpolFStaticNodes => 1 << 15,
         }
     });
-    Ok((mode | flags, cpu_list(policy.nodes().as_deref().unwrap_or(""), "/linux/memoryPolicy/nodes")?))
+    let nodes = cpu_list(policy.nodes().as_deref().unwrap_or(""), "/linux/memoryPolicy/nodes")
+        .map_err(|e| e.context("invalid memory policy node"))?;
+    Ok((mode | flags, nodes))
 }
 
 /// `0-3,7` as numbers (cpuset(7), List format).

@@ -280,6 +280,15 @@ pub fn fs_magic(fd: BorrowedFd<'_>) -> Result<i64> {
     Ok(unsafe { st.assume_init() }.f_type)
 }
 
+/// The flags of the mount that an open file lies on (ST_RDONLY ..., fstatvfs(3)).
+pub fn fs_flags(fd: BorrowedFd<'_>) -> Result<u64> {
+    let mut st = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: st is valid for the kernel to fill; it is read only after success.
+    check!(unsafe { libc::fstatvfs(fd.as_raw_fd(), st.as_mut_ptr()) }, "fstatvfs({})", shown(fd))?;
+    // SAFETY: the call succeeded, so the structure is filled.
+    Ok(unsafe { st.assume_init() }.f_flag)
+}
+
 /// `f_type` and the mount flags (ST_RDONLY ...) of a trusted path; `None` when it does not exist.
 pub fn statfs(path: &Path) -> Option<(i64, u64)> {
     let st = nix::sys::statfs::statfs(path).ok()?;

@@ -67,6 +67,19 @@ pub fn next_and_origin(fd: std::os::fd::BorrowedFd<'_>) -> Result<Option<(i32, b
     }
 }
 
+/// HUP, INT and TERM end this process, even as the first one of a PID namespace, which the kernel spares what it does
+/// not catch (pid_namespaces(7)). An exec takes it back.
+pub fn end_on_request() {
+    extern "C" fn end(number: i32) {
+        // SAFETY: _exit(2) may be called in a handler (signal-safety(7)).
+        unsafe { libc::_exit(128 + number) }
+    }
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: end is a handler of the right type, and calls nothing but _exit.
+        unsafe { libc::signal(number, end as *const () as libc::sighandler_t) };
+    }
+}
+
 /// Gives the program the signals of a fresh process: nothing blocked, every disposition the default. The runtime
 /// changed none but SIGPIPE (Rust's start-up ignores it), and exec resets caught ones, not ignored ones.
 pub fn reset() -> Result<()> {
@@ -97,6 +110,12 @@ pub fn reap_children_at_once() -> Result<()> {
     };
     check!(ret, "sigaction(SIGCHLD, SA_NOCLDWAIT)")?;
     Ok(())
+}
+
+/// The way back, for who waits for its children.
+pub fn keep_children() {
+    // SAFETY: SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
 fn full_set() -> libc::sigset_t {

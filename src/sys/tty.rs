@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::fd::owned;
 use super::{check, shown};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Unlocks a master and opens its slave by descriptor, never by name (TIOCGPTPEER, ioctl_tty(2)).
 pub fn open_slave(master: BorrowedFd<'_>) -> Result<OwnedFd> {
@@ -58,6 +58,15 @@ pub fn set_size(tty: BorrowedFd<'_>, rows: u16, columns: u16) -> Result<()> {
     Ok(())
 }
 
+/// A line feed that a program writes stays one: who carries the output decides about carriage returns.
+pub fn leave_newlines(master: BorrowedFd<'_>) -> Result<()> {
+    use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
+    let called = |call: &str, e: nix::Error| Error::call(format_args!("{call}({})", shown(master)), e as i32);
+    let mut settings = tcgetattr(master).map_err(|e| called("tcgetattr", e))?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(master, SetArg::TCSANOW, &settings).map_err(|e| called("tcsetattr", e))
+}
+
 /// Raw mode for as long as the value lives; the old mode comes back when it is dropped.
 pub struct RawMode {
     tty: OwnedFd,
@@ -67,10 +76,20 @@ pub struct RawMode {
 impl RawMode {
     /// `None` when `tty` is no terminal.
     pub fn enter(tty: OwnedFd) -> Option<Self> {
-        use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+        Self::with(tty, false)
+    }
+
+    /// The same for what comes with bare line feeds (see [`leave_newlines`]): each still begins a line.
+    pub fn with_newlines(tty: OwnedFd) -> Option<Self> {
+        Self::with(tty, true)
+    }
+
+    fn with(tty: OwnedFd, newlines: bool) -> Option<Self> {
+        use nix::sys::termios::{OutputFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
         let before = tcgetattr(&tty).ok()?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
+        raw.output_flags.set(OutputFlags::OPOST, newlines);
         tcsetattr(&tty, SetArg::TCSANOW, &raw).ok()?;
         Some(Self { tty, before })
     }

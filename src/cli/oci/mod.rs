@@ -35,7 +35,7 @@ use crate::sys;
 /// The version of the runtime specification that is implemented.
 pub const SPEC_VERSION: &str = "1.3.0";
 
-/// A daemonless OCI runtime: runs containers from OCI bundles, with runc's command line.
+/// Open Container Initiative runtime: runs containers from bundles, with runc's command line and without a daemon.
 #[derive(Debug, Parser)]
 #[command(disable_version_flag = true, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -275,6 +275,7 @@ fn by_clap(args: Vec<OsString>, name: &str) -> std::result::Result<Cli, i32> {
         let format = line.log_format.as_ref().map_or("text".into(), |format| format.to_string_lossy());
         let _ = log::init(line.log.as_ref().map(PathBuf::from), &format, false);
     };
+    let long_help = args.iter().any(|arg| arg == "--help" || arg == "-help");
     let mut line = go::read(&Cli::command(), args).map_err(|(fault, line)| {
         open_log(&line);
         incorrect(&fault)
@@ -287,14 +288,14 @@ fn by_clap(args: Vec<OsString>, name: &str) -> std::result::Result<Cli, i32> {
         line.args.push("--help".into());
     }
     let verb = line.verb.clone();
-    command(verb.as_deref())
+    with_runcs_head(command(verb.as_deref()), name)
         .name(name.to_owned())
         .bin_name(name.to_owned())
         .try_get_matches_from(&line.args)
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|e| {
             open_log(&line);
-            needs_criu(&e, verb.as_deref()).unwrap_or_else(|| usage(&e))
+            needs_criu(&e, verb.as_deref().filter(|_| long_help)).unwrap_or_else(|| usage(&e))
         })
 }
 
@@ -329,6 +330,16 @@ fn command(verb: Option<&str>) -> clap::Command {
         Some("state") => alone(state::State::augment_args, "state"),
         _ => Cli::command(),
     }
+}
+
+/// Help begins as runc's does: the word NAME, then the names called and what it is.
+fn with_runcs_head(command: clap::Command, name: &str) -> clap::Command {
+    const HELP: &str =
+        "NAME:\n   {name} - {about-with-newline}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
+    command.help_template(HELP).mut_subcommands(|verb| {
+        let called = format!("{name} {}", verb.get_name());
+        verb.display_name(called).help_template(HELP)
+    })
 }
 
 fn perform(cli: Cli, name: &str) -> Result<i32> {
@@ -417,7 +428,7 @@ fn version(name: &str) -> String {
     )
 }
 
-/// Callers ask for the help of checkpoint to learn whether it works here (podman does): without criu it does not.
+/// Callers ask for the long help of checkpoint to learn whether it works here (podman does): without criu it does not.
 fn needs_criu(error: &clap::Error, verb: Option<&str>) -> Option<i32> {
     let asks =
         error.kind() == clap::error::ErrorKind::DisplayHelp && matches!(verb, Some("checkpoint" | "restore"));
