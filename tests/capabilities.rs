@@ -122,7 +122,10 @@ fn an_ambient_capability_that_is_not_inheritable_is_left_out() {
     assert_eq!(got["ambient"], json!([]));
     assert_eq!(got["bounding"], json!(["CAP_KILL"]));
     newer!("1.2: the warning");
-    b.edit(|spec| spec["process"]["capabilities"]["inheritable"] = json!(["CAP_CHOWN"]));
+    b.edit(|spec| {
+        spec["process"]["capabilities"]["bounding"] = json!(["CAP_CHOWN", "CAP_KILL"]);
+        spec["process"]["capabilities"]["inheritable"] = json!(["CAP_CHOWN"]);
+    });
     b.run_args(&["/bin/true"]).ok().says("can't raise ambient capability CAP_KILL: ");
 }
 

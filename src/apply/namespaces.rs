@@ -101,7 +101,8 @@ pub fn clone(
     Ok(side)
 }
 
-/// Clones it for a child that shares this memory while the caller sleeps ([`clone3_asleep`]); nothing is joined by path.
+/// Clones it for a child that shares this memory while the caller sleeps ([`clone3_asleep`]); nothing is joined by
+/// path.
 pub fn clone_asleep(
     namespaces: &Namespaces,
     cgroup: &OwnedFd,

@@ -166,9 +166,9 @@ impl Plan {
         seccomp(profile)
     }
 
-    /// Whether the child comes to its program without anybody's help, so that the runtime may sleep until then and lend it
-    /// its memory. Not under a memory limit: the kernel kills everybody who shares the memory of what it kills for want
-    /// of it. Not where others see the child either: who may trace it would have the runtime's memory.
+    /// Whether the child comes to its program without anybody's help, so that the runtime may sleep until then and lend
+    /// it its memory. Not under a memory limit: the kernel kills everybody who shares the memory of what it kills for
+    /// want of it. Not where others see the child either: who may trace it would have the runtime's memory.
     pub fn may_borrow(&self) -> bool {
         use namespaces::Kind;
         let alone = self.namespaces.join.is_empty()
@@ -399,16 +399,15 @@ fn annotations(spec: &Spec) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::{self, Bundle};
+    use crate::bundle::Bundle;
 
     /// The plan of what `spec` writes, changed.
     fn plan(change: impl FnOnce(&mut serde_json::Value)) -> Plan {
         let mut config = serde_json::from_str(include_str!("../cli/oci/spec.json")).unwrap();
         change(&mut config);
         config["process"]["terminal"] = (config["process"]["terminal"] == "yes").into();
-        let raw = serde_json::to_vec(&config).unwrap();
-        let (spec, warnings) = bundle::parse(&raw).unwrap();
-        let bundle = Bundle { dir: "/b".into(), raw, spec, warnings };
+        let spec = Box::new(serde_json::from_value(config).unwrap());
+        let bundle = Bundle { dir: "/b".into(), raw: Vec::new(), spec, warnings: Vec::new() };
         let controllers = ["memory", "pids"].map(str::to_owned).to_vec();
         let host = Host { cgroup2: Some("/c".into()), cgroup2_controllers: controllers, ..Host::default() };
         Plan::new("id", &bundle, &Options::default(), &host).unwrap()
