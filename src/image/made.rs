@@ -116,7 +116,7 @@ impl Made {
     pub fn new(mut config: ImageConfiguration, layers: Vec<MadeLayer>) -> Result<Self> {
         let diff_ids = layers.iter().map(|layer| layer.diff_id.to_string()).collect();
         config.rootfs_mut().set_typ("layers".to_owned()).set_diff_ids(diff_ids);
-        let config = sorted(&config)?;
+        let config = super::manifest::sorted(&config)?;
         let config_blob = Descriptor::new(MediaType::ImageConfig, config.len() as u64, digest::of(&config));
         let manifest: ImageManifest = ImageManifestBuilder::default()
             .schema_version(SCHEMA_VERSION)
@@ -125,19 +125,12 @@ impl Made {
             .layers(layers.iter().map(|layer| layer.blob.clone()).collect::<Vec<_>>())
             .build()
             .map_err(|e| Error::new(format!("the manifest: {e}")))?;
-        let bytes = sorted(&manifest)?;
+        let bytes = super::manifest::sorted(&manifest)?;
         let described = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, digest::of(&bytes));
         let mut blobs = vec![(config_blob, Content::Bytes(config))];
         blobs.extend(layers.into_iter().map(|layer| (layer.blob, layer.content)));
         Ok(Self { manifest: (described, bytes), blobs })
     }
-}
-
-/// JSON with sorted keys: the same image is the same bytes. (`serde_json::Value` keeps its keys sorted; the types of
-/// oci-spec have hash maps.)
-pub(super) fn sorted(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let value = serde_json::to_value(value).and_then(|value| serde_json::to_vec(&value));
-    value.map_err(|e| Error::new(format!("JSON: {e}")))
 }
 
 impl Source for Made {

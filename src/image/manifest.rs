@@ -3,6 +3,8 @@
 //! What a document is, the document says. A header or a descriptor that says otherwise makes it ambiguous, and then two
 //! readers could run two different images for one digest (CVE-2021-41190): it is refused.
 
+use std::collections::BTreeMap;
+
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -201,6 +203,25 @@ pub fn check_runnable(manifest: &ImageManifest) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// JSON with its keys in order: the same document is the same bytes, though labels and annotations come from maps
+/// without one.
+pub fn sorted(document: &impl serde::Serialize) -> Result<Vec<u8>> {
+    use serde_json::Value;
+    fn in_order(value: Value) -> Value {
+        match value {
+            Value::Object(map) => {
+                let entries: BTreeMap<String, Value> = map.into_iter().collect();
+                Value::Object(entries.into_iter().map(|(key, value)| (key, in_order(value))).collect())
+            }
+            Value::Array(list) => Value::Array(list.into_iter().map(in_order).collect()),
+            other => other,
+        }
+    }
+    let failed = |e: serde_json::Error| Error::new(format!("a document of an image: {e}"));
+    let value = serde_json::to_value(document).map_err(failed)?;
+    serde_json::to_vec(&in_order(value)).map_err(failed)
 }
 
 #[cfg(test)]

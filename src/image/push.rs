@@ -14,9 +14,6 @@ use super::store::{Image, Store};
 use super::{digest, made};
 use crate::error::{Error, Result};
 
-/// How many blobs are sent at once.
-const JOBS: usize = 4;
-
 /// Sends an image, and names it there what the destination says.
 pub fn push(store: &Store, image: &Image, to: &dyn Destination, progress: &dyn Progress) -> Result<()> {
     let lease = store.lease()?;
@@ -68,7 +65,7 @@ fn remade(store: &Store, image: &Image) -> Result<Option<(Descriptor, Vec<u8>, I
     let mut config = parsed.config().clone();
     config.set_media_type(MediaType::ImageConfig);
     parsed.set_media_type(Some(MediaType::ImageManifest)).set_config(config).set_layers(layers);
-    let bytes = made::sorted(&parsed)?;
+    let bytes = manifest::sorted(&parsed)?;
     let manifest = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, digest::of(&bytes));
     Ok(Some((manifest, bytes, parsed)))
 }
@@ -82,7 +79,7 @@ fn send_all(
     let queue = Mutex::new(blobs.iter().copied().collect::<VecDeque<_>>());
     let failed: Mutex<Option<Error>> = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..JOBS.min(blobs.len()) {
+        for _ in 0..to.at_once().min(blobs.len()) {
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();

@@ -3,7 +3,7 @@
 //! A layout is somebody else's. Its files are opened below one descriptor that nothing can lead out of, and their names
 //! come from checked digests.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -249,23 +249,6 @@ fn with_name(descriptor: &Descriptor, name: Option<&str>) -> Descriptor {
     named
 }
 
-/// The same bytes each time: annotations come from a map without an order.
-fn text(index: &impl serde::Serialize) -> Result<String> {
-    use serde_json::Value;
-    fn sorted(value: Value) -> Value {
-        match value {
-            Value::Object(map) => {
-                let entries: BTreeMap<String, Value> = map.into_iter().collect();
-                Value::Object(entries.into_iter().map(|(key, value)| (key, sorted(value))).collect())
-            }
-            Value::Array(list) => Value::Array(list.into_iter().map(sorted).collect()),
-            other => other,
-        }
-    }
-    let value = serde_json::to_value(index).map_err(|e| Error::new(format!("index.json: {e}")))?;
-    Ok(sorted(value).to_string())
-}
-
 /// As Docker and containerd name an image of a layout: the whole name, and beside it only the tag.
 fn for_docker(descriptor: &Descriptor, name: &str) -> Descriptor {
     let reference = Reference::parse(name).ok();
@@ -307,8 +290,8 @@ impl Destination for LayoutDir {
         });
         entries.push(entry);
         index.set_manifests(entries);
-        let text = text(&index)?;
-        self.replace("", "index.json", |file| write(file, text.as_bytes()))
+        let text = manifest::sorted(&index)?;
+        self.replace("", "index.json", |file| write(file, &text))
     }
 }
 
@@ -394,7 +377,7 @@ impl Destination for LayoutTar {
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "manifests": inner.named,
         });
-        inner.tar.entry("index.json", text(&index)?.as_bytes())?;
+        inner.tar.entry("index.json", &manifest::sorted(&index)?)?;
         inner.tar.entry("oci-layout", LAYOUT.as_bytes())?;
         if self.for_docker {
             let list = serde_json::Value::from(inner.docker.clone()).to_string();

@@ -46,6 +46,12 @@ pub trait Destination: Sync {
     /// Takes a manifest or an index. `named`: it is what the reference of the destination names from now on.
     fn put_manifest(&self, descriptor: &Descriptor, bytes: &[u8], named: bool) -> Result<()>;
 
+    /// How many blobs it takes at the same time; one: they come in their order, and an archive has the same bytes each
+    /// time.
+    fn at_once(&self) -> usize {
+        1
+    }
+
     /// Says that nothing more comes. An archive appears under its name now, whole, or never.
     fn finish(&self) -> Result<()> {
         Ok(())

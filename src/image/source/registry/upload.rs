@@ -75,6 +75,10 @@ impl Upload {
 }
 
 impl Destination for Upload {
+    fn at_once(&self) -> usize {
+        4
+    }
+
     fn has_blob(&self, descriptor: &Descriptor) -> Result<bool> {
         let digest = descriptor.digest();
         let response =
