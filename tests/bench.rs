@@ -8,14 +8,13 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use store::Shop;
-use support::{Value, eventually, in_guest, say_skip, skip};
+use support::{Value, eventually, in_guest, say_skip, script, skip};
 
 /// A directory for results that is gone at the end.
 struct Out(PathBuf);
@@ -157,9 +156,7 @@ fn the_page_is_whole(out: &Out) {
 fn who_hangs_is_left_out() {
     let out = Out::new("hang");
     let hanging = out.0.join("hang");
-    fs::write(&hanging, "#!/bin/sh\n[ \"$1\" != --version ] || exec echo hang 1.0\nexec sleep 1234.5\n")
-        .expect("write");
-    fs::set_permissions(&hanging, fs::Permissions::from_mode(0o755)).expect("chmod");
+    script(&hanging, "#!/bin/sh\n[ \"$1\" != --version ] || exec echo hang 1.0\nexec sleep 1234.5\n");
     let against = format!("runc={}", hanging.display());
     let output = run(bench(&out, &["start", "--n", "3", "--timeout", "2", "--against", &against]));
     let text = said(&output);
@@ -225,12 +222,10 @@ fn who_is_killed_leaves_nothing() {
 
 /// A script in the place of jug-oci: `before` it does what the lines say.
 fn instead(out: &Out, name: &str, before: &str) -> String {
-    let script = out.0.join(name);
+    let path = out.0.join(name);
     let runtime = Path::new(env!("CARGO_BIN_EXE_jug")).with_file_name("jug-oci");
-    let text = format!("#!/bin/sh\n{before}\nexec {} \"$@\"\n", runtime.display());
-    fs::write(&script, text).expect("write");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod");
-    format!("jug-oci={}", script.display())
+    script(&path, &format!("#!/bin/sh\n{before}\nexec {} \"$@\"\n", runtime.display()));
+    format!("jug-oci={}", path.display())
 }
 
 fn names(of: &Value) -> Vec<String> {

@@ -2,7 +2,6 @@
 mod support;
 use std::fs;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::*;
@@ -384,8 +383,7 @@ fn a_missing_loader_is_named() {
         .find(|path| fs::exists(path).unwrap_or(false))
         .expect("a program");
     let to = b.rootfs().join("bin/dynamic");
-    fs::copy(program, &to).expect("copy");
-    fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).expect("chmod");
+    install(program, &to);
     let out = b.run_args(&["/bin/dynamic"]).fails("no such file");
     deviates!("runc repeats the kernel's words alone; jug names the loader");
     assert!(out.error().contains("ld-linux"), "{out}");

@@ -2,6 +2,8 @@
 //! /etc/subuid so that every file has its true owner, or with the one id that he has.
 #![cfg(feature = "engine")]
 
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/store.rs"]
 mod store;
 #[path = "support/unpack.rs"]
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jug::image::snapshot::{Options, Upper, mount};
+use program::install;
 use store::{Said, Shop};
 
 const USER: u32 = 12345;
@@ -49,7 +52,7 @@ impl User {
     fn new(name: &str, subids: &str) -> Self {
         let shop = Shop::new(name);
         chown(&shop.dir, Some(USER), Some(USER)).expect("chown");
-        fs::copy(env!("CARGO_BIN_EXE_jug"), shop.dir.join("jug")).expect("copy");
+        install(env!("CARGO_BIN_EXE_jug"), shop.dir.join("jug"));
         fs::write(shop.dir.join("passwd"), "root:x:0:0::/:/bin/sh\nlamb:x:12345:12345::/:/bin/sh\n")
             .expect("write");
         fs::write(shop.dir.join("subids"), subids).expect("write");
@@ -114,7 +117,7 @@ impl User {
     #[track_caller]
     fn snapshot(&self, layers: &[PathBuf], owners: &str) {
         let test = self.shop.dir.join("test");
-        fs::copy(std::env::current_exe().expect("a program"), &test).expect("copy");
+        install(std::env::current_exe().expect("a program"), &test);
         let mut args = vec![MOUNTS.to_owned(), self.shop.dir.display().to_string()];
         args.extend(layers.iter().map(|layer| layer.display().to_string()));
         let said = self.call(&test, &args.iter().map(String::as_str).collect::<Vec<_>>());

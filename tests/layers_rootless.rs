@@ -5,6 +5,8 @@
 mod archive;
 #[path = "layers/place.rs"]
 mod place;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/unpack.rs"]
 mod unpack;
 
@@ -17,6 +19,7 @@ use std::process::Command;
 use archive::Archive;
 use jug::image::layer::{Blob, Form, Ids, Wanted, unpack};
 use place::{Place, digest, listing};
+use program::install;
 
 const USER: u32 = 12345;
 /// Where the unprivileged half of the test works.
@@ -62,7 +65,7 @@ fn a_user_without_privileges_unpacks_for_himself() {
         chown(place.path(dir), Some(USER), Some(USER)).expect("chown");
     }
     // The test program, where that user can reach it.
-    fs::copy(std::env::current_exe().expect("a program"), place.path("test")).expect("copy");
+    install(std::env::current_exe().expect("a program"), place.path("test"));
     let output = Command::new(place.path("test"))
         .args(["--exact", "the_half_without_privileges", "--nocapture"])
         .env(DIR, &place.dir)

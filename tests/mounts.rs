@@ -77,8 +77,7 @@ fn nosuid_nodev_noexec_are_flags_of_a_bind_mount() {
 fn noexec_really_stops_programs() {
     let b = Bundle::new();
     let host = bind(&b, &["bind", "noexec"]);
-    fs::write(format!("{}/run", host.source), "#!/bin/sh\necho ran\n").expect("write");
-    fs::set_permissions(format!("{}/run", host.source), fs::Permissions::from_mode(0o755)).expect("chmod");
+    script(format!("{}/run", host.source), "#!/bin/sh\necho ran\n");
     let out = b.run_args(&["/bin/sh", "-c", "/mnt/run"]).exits(126);
     assert!(out.stderr.contains("ermission denied"), "{out}");
 }

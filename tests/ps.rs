@@ -2,7 +2,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 use support::*;
@@ -32,12 +31,11 @@ fn processes_of_exec_and_of_forks_are_counted() {
 fn with_ps(b: &Bundle, call: Call) -> Call {
     let dir = b.path("path");
     fs::create_dir(&dir).expect("mkdir");
-    let script = format!(
+    let text = format!(
         "#!/bin/sh\necho \"$@\" > {dir}/args\necho 'UID   PID CMD'\n\
          for p in /proc/[0-9]*; do echo \"root ${{p#/proc/}} 1 command\"; done\n"
     );
-    fs::write(format!("{dir}/ps"), script).expect("write");
-    fs::set_permissions(format!("{dir}/ps"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    script(format!("{dir}/ps"), &text);
     call.env("PATH", format!("{dir}:{DEFAULT_PATH}"))
 }
 

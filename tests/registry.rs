@@ -3,6 +3,8 @@
 
 #[path = "registry/place.rs"]
 mod place;
+#[path = "support/program.rs"]
+mod program;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -300,8 +302,7 @@ fn credentials_of_others() {
     let script = "#!/bin/sh\nread host\n[ \"$1 $host\" = \"get $EXPECTED\" ] ||\n\
                   { echo credentials not found in native keychain; exit 1; }\n\
                   echo '{\"ServerURL\":\"x\",\"Username\":\"lamb\",\"Secret\":\"secret\"}'\n";
-    let program = place.write("bin/docker-credential-test", script);
-    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    program::script(place.write("bin/docker-credential-test", ""), script);
     let helpers = json!({ "credHelpers": { host.as_str(): "test" } }).to_string();
     let file = place.write("auth.json", helpers).display().to_string();
     place.env.push(("EXPECTED".into(), host.clone()));

@@ -223,7 +223,7 @@ fn a_runtime_that_its_user_owns_runs_from_a_sealed_copy() {
     let b = Bundle::rootless();
     let (uid, gid) = b.user().expect("a user");
     let own = b.path("own-runtime");
-    std::fs::copy(runtime(), &own).expect("copy");
+    install(runtime(), &own);
     std::os::unix::fs::chown(&own, Some(uid), Some(gid)).expect("chown");
     b.set_args(&["/bin/sleep", "3600"]);
     b.verb("create", &[]).program(&own).ok();

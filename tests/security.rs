@@ -24,7 +24,7 @@ fn boxed_run(b: &Bundle, args: &[&str]) -> support::Output {
 /// A copy of the runtime that an attack may hit.
 fn own_runtime(b: &Bundle) -> String {
     let path = b.path(&runtime_name());
-    fs::copy(runtime(), &path).expect("copy of the runtime");
+    install(runtime(), &path);
     path
 }
 

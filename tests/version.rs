@@ -244,7 +244,7 @@ fn another_name_of_the_binary_is_another_root() {
     let b = Bundle::new();
     let name = format!("{}.oci", b.tag());
     let program = b.path(&name);
-    fs::copy(runtime(), &program).expect("copy of the runtime");
+    install(runtime(), &program);
     let root = format!("/run/{name}");
     b.verb("create", &[]).program(&program).without_root().ok();
     assert!(fs::exists(format!("{root}/{}", b.id())).expect("stat"), "nothing in {root}");

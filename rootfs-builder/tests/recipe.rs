@@ -1,5 +1,7 @@
 //! Mistakes in recipes and flags: one clear error that names the key, the line or the file, and exit code 1.
 
+#[path = "../../tests/support/program.rs"]
+mod program;
 mod support;
 
 use support::Bench;
@@ -101,7 +103,7 @@ fn debian_comes_from_the_cache() {
 fn the_probe_is_found_beside_the_program() {
     let bench = Bench::new();
     let program = bench.path("rootfs-builder");
-    std::fs::copy(env!("CARGO_BIN_EXE_rootfs-builder"), &program).unwrap();
+    program::install(env!("CARGO_BIN_EXE_rootfs-builder"), &program);
     let run = |args: &[&str]| {
         std::process::Command::new(&program).args(args).current_dir(bench.path("")).output().unwrap()
     };

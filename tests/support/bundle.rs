@@ -147,8 +147,9 @@ impl Bundle {
 
     /// An executable shell script in the root file system.
     pub fn script(&self, path: &str, text: &str) -> PathBuf {
-        let path = self.file(path, text);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        let path = self.file(path, "");
+        super::script(&path, text);
+        self.own(&path);
         path
     }
 
@@ -156,7 +157,7 @@ impl Bundle {
     pub fn own_copy(&self, path: &str) -> PathBuf {
         let path = self.rootfs().join(path.trim_start_matches('/'));
         let aside = path.with_extension("copy");
-        fs::copy(&path, &aside).expect("copy");
+        super::install(&path, &aside);
         fs::rename(&aside, &path).expect("rename");
         self.own(&path);
         path

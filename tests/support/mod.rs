@@ -33,6 +33,7 @@ mod container;
 mod engine;
 mod machine;
 mod place;
+mod program;
 mod template;
 
 pub use audit::{cgroups, leftovers, sweep};
@@ -46,6 +47,7 @@ pub use machine::{Feature, in_guest, is_peer, is_runc, runtime, runtime_name};
 pub use place::{
     Holder, SafeBox, cgroup_dir, cgroup2_mount, has, listing, mount_at, namespace, own_namespace,
 };
+pub use program::{install, script};
 pub use serde_json::{Value, json};
 pub use template::{probe, probe_here};
 

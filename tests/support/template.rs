@@ -1,14 +1,13 @@
 //! The two programs that every root file system of the tests holds, kept once per process and hard-linked into bundles.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 
-use super::in_guest;
+use super::{in_guest, install};
 
 /// A directory with `busybox` and `probe`; removed with the last bundle that holds it.
 pub struct Template {
@@ -38,9 +37,7 @@ impl Template {
             ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.exists());
         let busybox = busybox.expect("a static busybox (Debian: busybox-static)");
         for (from, name) in [(busybox, "busybox"), (probe(), "probe")] {
-            let to = dir.join(name);
-            fs::copy(from, &to).unwrap_or_else(|why| panic!("copy {}: {why}", from.display()));
-            fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).expect("chmod of a shared program");
+            install(from, dir.join(name));
         }
         Self { dir }
     }
