@@ -61,7 +61,7 @@ impl Host {
         }
         let path = linux.and_then(|l| l.cgroups_path().as_ref());
         if !path.is_some_and(|p| p.is_absolute()) {
-            host.own_cgroup = own_cgroup()?;
+            host.own_cgroup = cgroup_of(&read("/proc/self/cgroup")?).into();
         }
         host.capabilities = spec.process().as_ref().map_or(Ok(0), grantable)?;
         if linux.is_some_and(|l| l.intel_rdt().is_some()) {
@@ -190,10 +190,9 @@ fn cgroup1_mounts(info: &str) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// The path behind `0::` in /proc/self/cgroup (cgroups(7)).
-fn own_cgroup() -> Result<PathBuf> {
-    let text = read("/proc/self/cgroup")?;
-    Ok(text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").into())
+/// The path of a process in the hierarchy of cgroup v2, from the text of its /proc/PID/cgroup (cgroups(7)).
+pub fn cgroup_of(text: &str) -> &Path {
+    Path::new(text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/"))
 }
 
 /// The caller is not root of the initial user namespace. Asked once: it cannot change.

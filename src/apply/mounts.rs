@@ -75,14 +75,8 @@ fn ensure_cwd(plan: &Plan, root: &RootDir) {
     }
 }
 
-/// One mount of the list, attached; returns its root directory.
-fn one(
-    plan: &Plan,
-    m: &MountPlan,
-    source: Option<OwnedFd>,
-    trees: &mut Trees,
-    root: &RootDir,
-) -> Result<OwnedFd> {
+/// One mount of the list.
+fn one(plan: &Plan, m: &MountPlan, source: Option<OwnedFd>, trees: &mut Trees, root: &RootDir) -> Result<()> {
     let (tree, target) = match &m.kind {
         Kind::Bind { source: path, recursive } => {
             let tree = match (source, opened::source_inside(plan, m)) {
@@ -137,7 +131,7 @@ fn one(
         let change = SetAttr { propagation: flags & !libc::MS_REC, ..SetAttr::default() };
         mount::set_attributes(tree.as_fd(), change, flags & libc::MS_REC != 0)?;
     }
-    Ok(tree)
+    Ok(())
 }
 
 /// /proc and /sys must be ordinary directories of the image: behind a link, confinement would be written elsewhere.

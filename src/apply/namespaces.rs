@@ -3,8 +3,8 @@
 //! What is joined by path is joined by the parent just before the clone, so that the child is born in it, and left
 //! again right after. A user namespace cannot be left again, nor may a caller without the host's power go back to the
 //! host's namespaces: only there a short-lived process goes in and clones, with the runtime as the child's parent
-//! (CLONE_PARENT). A cgroup namespace is joined by the child, once it is in its
-//! cgroup: from inside, the kernel lets nobody be born outside of what the namespace shows.
+//! (CLONE_PARENT). A cgroup namespace is joined by the child, once it is in its cgroup: from inside, the kernel lets
+//! nobody be born outside of what the namespace shows.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};

@@ -63,18 +63,14 @@ pub fn cgroup(plan: &Plan) -> Result<Option<OwnedFd>> {
     let Some(cgroup) = plan.cgroup.as_ref().filter(|_| shows_cgroup(plan)) else { return Ok(None) };
     let open = |path: &Path| mount::open_tree(crate::sys::cwd(), &cgroup.mount.join(path), false, false);
     let tree = match open(&cgroup.path) {
-        Err(e) if cgroup.optional && e.errno() == libc::ENOENT => open(&own_cgroup()?)?,
+        Err(e) if cgroup.optional && e.errno() == libc::ENOENT => {
+            let own = crate::host::read("/proc/self/cgroup")?;
+            open(&crate::plan::lexical(crate::host::cgroup_of(&own)))?
+        }
         other => other?,
     };
     isolate(&tree, plan)?;
     Ok(Some(tree))
-}
-
-/// Below the mount of cgroup v2.
-fn own_cgroup() -> Result<PathBuf> {
-    let text = crate::host::read("/proc/self/cgroup")?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    Ok(crate::plan::lexical(Path::new(own)))
 }
 
 /// Takes the copies. `idmap` turns the maps of an idmapped mount into a user namespace. `born`: the child takes them

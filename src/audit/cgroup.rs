@@ -1,7 +1,7 @@
 //! The cgroup: whether the process is in it, its limits, its device program.
 
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Report;
 use super::reader::Reader;
@@ -20,10 +20,10 @@ pub fn compare(plan: &Plan, reader: &Reader, container: &Container, report: &mut
     let Some(planned) = &plan.cgroup else { return Ok(()) };
     let Some((v2, v1)) = container.record.cgroup.places.split_first() else { return Ok(()) };
     let text = reader.text("cgroup")?;
-    let found = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("none");
+    let found = crate::host::cgroup_of(&text);
     // The program may have divided its cgroup, and moved below.
-    if !Path::new(found).strip_prefix("/").is_ok_and(|path| path.starts_with(&v2.path)) {
-        report.differs("cgroup", format!("/{}", v2.path.display()), found);
+    if !found.strip_prefix("/").is_ok_and(|path| path.starts_with(&v2.path)) {
+        report.differs("cgroup", format!("/{}", v2.path.display()), found.display().to_string());
     }
     limits(&planned.writes, v2, report);
     for (plan, place) in planned.v1.iter().zip(v1) {

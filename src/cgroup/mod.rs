@@ -123,10 +123,11 @@ pub fn make(plan: &CgroupPlan) -> Result<Option<Cgroup>> {
 /// rounds.
 pub fn adopt(plan: &CgroupPlan, pid: i32) -> Result<()> {
     let text = crate::host::read(format!("/proc/{pid}/cgroup"))?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    if crate::plan::lexical(Path::new(own)) != plan.path {
+    let own = crate::host::cgroup_of(&text);
+    if crate::plan::lexical(own) != plan.path {
         return Err(Error::new(format!(
-            "systemd put the container into cgroup {own} and not into /{}",
+            "systemd put the container into cgroup {} and not into /{}",
+            own.display(),
             plan.path.display()
         )));
     }

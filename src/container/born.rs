@@ -67,11 +67,6 @@ pub fn born(mut newborn: Newborn<'_>) -> ! {
     end(&listener, &error)
 }
 
-/// The child's end, before it could begin.
-pub fn stillborn(sync: &Sync, error: &Error) -> ! {
-    end(&Listener::Maker(sync), error)
-}
-
 fn end(listener: &Listener<'_>, error: &Error) -> ! {
     match listener {
         Listener::Maker(sync) => sync.fail(error),
@@ -107,7 +102,9 @@ fn build(newborn: &mut Newborn<'_>) -> Result<Program> {
         outside(plan, sync)?;
     }
     let program = finish(plan)?;
-    sync.say(Word::Ready)?;
+    if newborn.keep.is_none() {
+        sync.say(Word::Ready)?;
+    }
     Ok(program)
 }
 

@@ -8,7 +8,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::record::{Id, Root};
 use super::status::{self, Container, Status};
 use super::sync::{Heard, Sync, Word};
-use super::{BEGUN, BORN, Handles, hand_out, moments, process_limits, send_console};
+use super::{BEGUN, BORN, Handles, hand_out, limits, moments, send_console};
 use crate::apply::opened::may_copy_mounts;
 use crate::apply::process::{Filter, become_program, prepare};
 use crate::apply::root::RootDir;
@@ -227,12 +227,11 @@ fn init_cgroup(container: &Container) -> Result<OwnedFd> {
     let place =
         container.record.cgroup.places.first().ok_or_else(|| Error::new("the container has no cgroup"))?;
     let text = crate::host::read(format!("/proc/{}/cgroup", container.record.pid))?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
     let mount = path::open(&place.mount, libc::O_PATH | libc::O_DIRECTORY)?;
     let resolve = path::RESOLVE_BENEATH | path::RESOLVE_NO_SYMLINKS;
     path::openat2(
         mount.as_fd(),
-        &crate::plan::lexical(Path::new(own)),
+        &crate::plan::lexical(crate::host::cgroup_of(&text)),
         libc::O_PATH | libc::O_DIRECTORY,
         0,
         resolve,
@@ -342,7 +341,7 @@ fn attend(
             Heard::Silence => return Err(Error::new("the process died before it could become its program")),
         }
     }
-    process_limits(&plan.process, child.pid)?;
+    limits(&plan.process, child.pid)?;
     hand_out(handles, child)?;
     moments(&[BORN, "setns_init: about to exec"]);
     let metadata =

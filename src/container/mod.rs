@@ -121,9 +121,8 @@ fn make(
         other => other,
     };
     let (child, sync, console) = born?;
-    // A child that borrowed this memory has done it.
-    if undo.record.phase != Phase::Created {
-        limits(&plan, &child)?;
+    if !undo.is_created() {
+        limits(&plan.process, child.pid)?;
         hand_out(handles, &child)?;
         undo.created()?;
         sync.tell(Word::Keep, &open.agent_message(&plan, &undo.record)?)?;
@@ -178,7 +177,8 @@ fn intent(plan: &Plan) -> Result<Record> {
 
 /// Everything that is opened before the clone.
 struct Opened {
-    /// `None`: the child has to take them itself (a rootless caller).
+    /// This caller may not copy mounts: the child has to take them itself.
+    rootless: bool,
     trees: Option<opened::Trees>,
     joined: apply::namespaces::Joined,
     start: Option<OwnedFd>,
@@ -187,8 +187,10 @@ struct Opened {
 
 impl Opened {
     fn new(plan: &Plan, entry: &Entry, start: bool) -> Result<Self> {
-        let with_mounts = plan.builds_tree() && opened::may_copy_mounts();
+        let rootless = !opened::may_copy_mounts();
+        let with_mounts = plan.builds_tree() && !rootless;
         Ok(Self {
+            rootless,
             trees: if with_mounts { Some(opened::trees(plan, false)?) } else { None },
             joined: apply::namespaces::open(&plan.namespaces)?,
             start: if start { None } else { Some(start_barrier(entry)?) },
@@ -199,9 +201,8 @@ impl Opened {
     /// The one clone. In the child this does not return. `direct`: born in its cgroup.
     fn clone(&mut self, plan: &Plan, cgroup: Option<&Cgroup>, direct: bool) -> Result<(Child, Sync)> {
         let (ours, theirs) = Sync::pair()?;
-        let rootless = !opened::may_copy_mounts();
         let place = cgroup.filter(|_| direct).map(|c| &c.dir);
-        match apply::namespaces::clone(&plan.namespaces, &self.joined, place, rootless)? {
+        match apply::namespaces::clone(&plan.namespaces, &self.joined, place, self.rootless)? {
             Side::Parent(child) => Ok((child, ours)),
             Side::Child => {
                 drop(ours);
@@ -221,17 +222,16 @@ impl Opened {
         let (ours, theirs) = Sync::pair()?;
         let mut child = |pid| -> Infallible {
             ours.leave();
-            let identified = undo.see_oneself(pid);
+            // While the host's /proc is there to ask.
+            let mut identified = Some(undo.see_oneself(pid));
             let mut keep = || {
-                process_limits(&plan.process, 0)?;
+                identified.take().transpose()?;
+                limits(&plan.process, 0)?;
                 undo.created()
             };
             let trees = self.trees.as_ref().map(opened::Trees::twin);
             let newborn = self.newborn(plan, trees, Some(cgroup), &theirs);
-            match identified {
-                Ok(()) => born::born(born::Newborn { keep: Some(&mut keep), ..newborn }),
-                Err(e) => born::stillborn(&theirs, &e),
-            }
+            born::born(born::Newborn { keep: Some(&mut keep), ..newborn })
         };
         let child = apply::namespaces::clone_asleep(&plan.namespaces, &cgroup.dir, &mut child)?;
         Ok((child, ours))
@@ -252,7 +252,7 @@ impl Opened {
             start: self.start.as_ref(),
             agent: self.agent.as_ref(),
             wait_for_move: false,
-            rootless: !opened::may_copy_mounts(),
+            rootless: self.rootless,
             sync,
             keep: None,
         }
@@ -285,6 +285,9 @@ fn bear(
     undo.child(&child)?;
     crate::cli::log::debug(&format!("container {} was born as process {}", plan.id, child.pid));
     moments(&[BORN]);
+    if undo.is_created() {
+        return Ok((child, sync, None));
+    }
     if let (Some(cgroup), false) = (cgroup, direct) {
         cgroup::move_into(cgroup, child.pid)?;
     }
@@ -381,13 +384,8 @@ pub fn send_console(path: &Path, master: BorrowedFd<'_>) -> Result<()> {
     socket::send(socket.as_fd(), b"/dev/ptmx", Some(master))
 }
 
-/// What only the parent may do to the child: raise limits, lower the OOM score.
-pub fn limits(plan: &Plan, child: &Child) -> Result<()> {
-    process_limits(&plan.process, child.pid)
-}
-
-/// `pid` 0 is the caller.
-pub fn process_limits(plan: &crate::plan::ProcessPlan, pid: i32) -> Result<()> {
+/// What only the host's power may do to the child: raise limits, lower the OOM score. `pid` 0 is the caller.
+pub fn limits(plan: &crate::plan::ProcessPlan, pid: i32) -> Result<()> {
     for limit in &plan.rlimits {
         process::set_rlimit(pid, limit.resource, limit.soft, limit.hard).map_err(|e| match e.errno() {
             libc::EPERM => e

@@ -1,7 +1,7 @@
 //! Undoing: of a create that failed, and of a container that is deleted. Both follow the record, not the memory of
 //! whoever made it, so that both can be begun again after a SIGKILL at any instant.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::record::{self, Entry, Record};
@@ -34,25 +34,34 @@ impl<'a> Undo<'a> {
         Ok(Self { record, entry, hooks, pidfd: None, exit: None, spoken: false, moved: None, kept: false })
     }
 
-    /// Remembers the process.
+    /// Remembers the process, which may have entered itself in the record ([`Undo::see_oneself`]).
     pub fn child(&mut self, child: &Child) -> Result<()> {
         self.exit = None;
         self.pidfd =
             Some(child.pidfd.try_clone().map_err(|e| Error::call("dup", e.raw_os_error().unwrap_or(0)))?);
-        self.record.pid = child.pid;
-        self.record.identity = record::identity(child.pid, child.pidfd.as_fd())?.unwrap_or(0);
+        match self.record.pid == child.pid {
+            true => Ok(()),
+            false => self.identify(child.pid, child.pidfd.as_fd()),
+        }
+    }
+
+    /// The child, which shares this memory but not these descriptors, enters itself: `pid` is its number here.
+    pub fn see_oneself(&mut self, pid: i32) -> Result<()> {
+        match process::pidfd_open(process::pid())? {
+            Some(own) => self.identify(pid, own.as_fd()),
+            None => Err(Error::new("a process cannot find itself")),
+        }
+    }
+
+    fn identify(&mut self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
+        self.record.identity = record::identity(pid, pidfd)?.unwrap_or(0);
+        self.record.pid = pid;
         Ok(())
     }
 
-    /// The same by the child itself, which shares this memory but not these descriptors: `pid` is its number here.
-    pub fn see_oneself(&mut self, pid: i32) -> Result<()> {
-        let own = process::pidfd_open(process::pid())?;
-        self.record.pid = pid;
-        self.record.identity = match own {
-            Some(own) => record::identity(pid, own.as_fd())?.unwrap_or(0),
-            None => 0,
-        };
-        Ok(())
+    /// A child that borrowed this memory has done all that was to be done, itself.
+    pub fn is_created(&self) -> bool {
+        self.record.phase == record::Phase::Created
     }
 
     /// Everything is made; the program may run.

@@ -30,8 +30,7 @@ pub fn place(config: &mut Value, settings: &Settings, id: &str) -> Result<bool> 
 fn is_delegated() -> bool {
     let (Some(mount), _) = host::find_cgroup2() else { return false };
     let text = host::read("/proc/self/cgroup").unwrap_or_default();
-    let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
-    let parent = mount.join(Path::new(own).parent().unwrap_or(Path::new("")));
+    let parent = mount.join(crate::plan::lexical(host::cgroup_of(&text)).parent().unwrap_or(Path::new("")));
     path::stat(cwd(), &parent).is_ok_and(|st| st.st_uid == cred::euid())
 }
 

@@ -47,20 +47,24 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+impl CloneArgs {
+    /// For a child with `flags`, in a cgroup; the number of its pidfd goes to `pidfd`.
+    fn new(flags: u64, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut i32) -> Self {
+        Self {
+            flags: flags | CLONE_PIDFD | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
+            pidfd: std::ptr::from_mut(pidfd) as u64,
+            // With CLONE_PARENT the kernel wants none: the signal is the one of the caller itself.
+            exit_signal: if flags & CLONE_PARENT != 0 { 0 } else { libc::SIGCHLD as u64 },
+            cgroup: cgroup.map_or(0, |dir| dir.as_raw_fd() as u64),
+            ..Self::default()
+        }
+    }
+}
+
 /// clone3(2) with `flags` (CLONE_NEW*), a pidfd, and the cgroup directory in which the child is born, if any.
 pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     let mut pidfd: i32 = -1;
-    let mut args = CloneArgs {
-        flags: flags | CLONE_PIDFD,
-        pidfd: (&raw mut pidfd) as u64,
-        // With CLONE_PARENT the kernel wants none: the signal is the one of the caller itself.
-        exit_signal: if flags & CLONE_PARENT != 0 { 0 } else { libc::SIGCHLD as u64 },
-        ..Default::default()
-    };
-    if let Some(dir) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = dir.as_raw_fd() as u64;
-    }
+    let args = CloneArgs::new(flags, cgroup, &mut pidfd);
     // SAFETY: without CLONE_VM the child gets its own copy of everything and returns here like fork(2); no thread
     // exists whose locks it could inherit (design invariant 4, checked by tests/tidy.rs).
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
@@ -120,19 +124,13 @@ pub fn clone3_asleep(
     let mut pidfd: i32 = -1;
     let mut birth = Birth { child, pid: 0 };
     let birth = &raw mut birth;
+    let sharing = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID) as u64;
     let mut args = CloneArgs {
-        flags: flags | CLONE_PIDFD | (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID) as u64,
-        pidfd: (&raw mut pidfd) as u64,
         // SAFETY: birth is a live local; only the address of its field is taken.
         parent_tid: unsafe { (&raw mut (*birth).pid) as u64 },
-        exit_signal: libc::SIGCHLD as u64,
-        ..Default::default()
+        stack_size: STACK_SIZE,
+        ..CloneArgs::new(flags | sharing, cgroup, &mut pidfd)
     };
-    if let Some(dir) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = dir.as_raw_fd() as u64;
-    }
-    args.stack_size = STACK_SIZE;
     // SAFETY: enter never returns, and takes the pointer that it is given.
     match unsafe { clone3_calling(&mut args, enter as *const () as usize, birth as usize) } {
         pid if pid > 0 => Ok(Child { pid: pid as i32, pidfd: owned(pidfd as i64) }),
