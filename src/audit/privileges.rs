@@ -127,24 +127,24 @@ fn seccomp(plan: &Plan, reader: &Reader, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Lines of proc_pid_limits(5), in the kernel's order of numbers.
-const LIMITS: [(u32, &str); 16] = [
-    (libc::RLIMIT_CPU, "Max cpu time"),
-    (libc::RLIMIT_FSIZE, "Max file size"),
-    (libc::RLIMIT_DATA, "Max data size"),
-    (libc::RLIMIT_STACK, "Max stack size"),
-    (libc::RLIMIT_CORE, "Max core file size"),
-    (libc::RLIMIT_RSS, "Max resident set"),
-    (libc::RLIMIT_NPROC, "Max processes"),
-    (libc::RLIMIT_NOFILE, "Max open files"),
-    (libc::RLIMIT_MEMLOCK, "Max locked memory"),
-    (libc::RLIMIT_AS, "Max address space"),
-    (libc::RLIMIT_LOCKS, "Max file locks"),
-    (libc::RLIMIT_SIGPENDING, "Max pending signals"),
-    (libc::RLIMIT_MSGQUEUE, "Max msgqueue size"),
-    (libc::RLIMIT_NICE, "Max nice priority"),
-    (libc::RLIMIT_RTPRIO, "Max realtime priority"),
-    (libc::RLIMIT_RTTIME, "Max realtime timeout"),
+/// Lines of proc_pid_limits(5), in the order of their numbers, which begins with 0 (RLIMIT_CPU).
+const LIMITS: [&str; 16] = [
+    "Max cpu time",
+    "Max file size",
+    "Max data size",
+    "Max stack size",
+    "Max core file size",
+    "Max resident set",
+    "Max processes",
+    "Max open files",
+    "Max locked memory",
+    "Max address space",
+    "Max file locks",
+    "Max pending signals",
+    "Max msgqueue size",
+    "Max nice priority",
+    "Max realtime priority",
+    "Max realtime timeout",
 ];
 
 fn rlimits(process: &ProcessPlan, reader: &Reader, report: &mut Report) -> Result<()> {
@@ -153,8 +153,8 @@ fn rlimits(process: &ProcessPlan, reader: &Reader, report: &mut Report) -> Resul
     }
     let text = reader.text("limits")?;
     for limit in &process.rlimits {
-        let Some((_, name)) = LIMITS.iter().find(|(number, _)| *number == limit.resource) else { continue };
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        let Some(name) = LIMITS.get(limit.resource as usize) else { continue };
+        let line = text.lines().find_map(|line| line.strip_prefix(*name)).unwrap_or_default();
         let mut found = line.split_whitespace();
         let found = format!("soft {} hard {}", found.next().unwrap_or("?"), found.next().unwrap_or("?"));
         let shown = |n: u64| if n == u64::MAX { "unlimited".to_owned() } else { n.to_string() };

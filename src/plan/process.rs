@@ -243,7 +243,7 @@ pub fn names(mask: u64) -> String {
 fn rlimits(process: &Process) -> Result<Vec<Rlimit>> {
     let mut list: Vec<Rlimit> = Vec::new();
     for (i, limit) in process.rlimits().iter().flatten().enumerate() {
-        let resource = match limit.typ() {
+        let resource: u32 = match limit.typ() {
             PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
             PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
             PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
@@ -260,7 +260,7 @@ fn rlimits(process: &Process) -> Result<Vec<Rlimit>> {
             PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
             PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
             PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
-        };
+        } as _;
         if list.iter().any(|l| l.resource == resource) {
             return Err(Error::new(format!("/process/rlimits/{i}: {} is listed twice", limit.typ())));
         }

@@ -277,7 +277,7 @@ pub fn fs_magic(fd: BorrowedFd<'_>) -> Result<i64> {
     // SAFETY: st is valid for the kernel to fill; it is read only after success.
     check!(unsafe { libc::fstatfs(fd.as_raw_fd(), st.as_mut_ptr()) }, "fstatfs({})", shown(fd))?;
     // SAFETY: the call succeeded, so the structure is filled.
-    Ok(unsafe { st.assume_init() }.f_type)
+    Ok(unsafe { st.assume_init() }.f_type as _)
 }
 
 /// The flags of the mount that an open file lies on (ST_RDONLY ..., fstatvfs(3)).
@@ -292,7 +292,7 @@ pub fn fs_flags(fd: BorrowedFd<'_>) -> Result<u64> {
 /// `f_type` and the mount flags (ST_RDONLY ...) of a trusted path; `None` when it does not exist.
 pub fn statfs(path: &Path) -> Option<(i64, u64)> {
     let st = nix::sys::statfs::statfs(path).ok()?;
-    Some((st.filesystem_type().0, st.flags().bits()))
+    Some((st.filesystem_type().0 as _, st.flags().bits()))
 }
 
 pub fn fchown(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {

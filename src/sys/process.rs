@@ -211,10 +211,13 @@ pub fn prctl(option: i32, arg: u64) -> Result<i32> {
     check!(unsafe { libc::prctl(option, arg, 0, 0, 0) }, "prctl({option}, {arg})")
 }
 
-/// Gives unused memory of the allocator back to the kernel (malloc_trim(3)).
+/// Gives unused memory of the allocator back to the kernel (malloc_trim(3)); musl's keeps none.
 pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
     // SAFETY: plain call of the allocator that this program uses.
-    unsafe { libc::malloc_trim(0) };
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// The name that `ps` shows (PR_SET_NAME, 15 bytes).

@@ -1,17 +1,17 @@
 //! The seal: the runtime binary as seen from inside a container must be a file that nobody can write (CVE-2019-5736).
 //!
 //! The verbs that enter a container run from a detached read-only bind of the binary: no `/proc/*/exe` inside then
-//! names
-//! a writable host file, and since the mount belongs to no namespace it can be neither remounted nor cloned.
+//! names a writable host file, and since the mount belongs to no namespace it can be neither remounted nor cloned.
 //! [`jug_entry`] is the ELF entry point of `jug-oci`. It runs before libc starts and goes through the execveat(2) at
 //! once, so that a sealed start pays for libc's start-up (43 CPUID instructions, each a VM exit in a guest) only once.
 //! It must not call anything of libc, nor anything that the compiler could turn into a call of libc: memory functions
 //! are not relocated yet. What it could not do, [`ensure`] does later, or refuses.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::{cred, path, process};
 use crate::error::{Error, Result};
@@ -59,11 +59,28 @@ struct MountAttr {
     userns: u64,
 }
 
+/// Where the kernel left the arguments; null in programs whose entry point is C's.
+static STACK: AtomicPtr<usize> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The arguments of this program. Rust's start-up, which `jug-oci` does without, is what `std::env` has them from, but
+/// for glibc.
+pub fn args() -> Vec<OsString> {
+    let stack = STACK.load(Ordering::Relaxed);
+    if stack.is_null() {
+        return std::env::args_os().collect();
+    }
+    // SAFETY: the kernel built this stack, argc strings among it, and nobody writes to it.
+    let text = |i| unsafe { CStr::from_ptr(stack.add(1 + i).read() as *const libc::c_char) };
+    // SAFETY: as above.
+    (0..unsafe { stack.read() }).map(|i| OsStr::from_bytes(text(i).to_bytes()).to_owned()).collect()
+}
+
 /// `stack` is what the kernel left for a new program: argc, argv, null, envp, null, auxv (execve(2), System V ABI).
 extern "C" fn before_libc(stack: *const usize) {
     // SAFETY: the kernel built this stack and its terminators; only those words and strings are read. The system calls
     // get pointers to constants or to that stack. Volatile reads keep the loops from becoming libc calls.
     unsafe {
+        STACK.store(stack.cast_mut(), Ordering::Relaxed);
         let argc = stack.read_volatile();
         let argv = stack.add(1);
         let envp = stack.add(argc + 2);
@@ -221,10 +238,10 @@ pub fn ensure() -> Result<()> {
         return Err(Error::new("the runtime binary runs from a memory file that is not sealed"));
     }
     let copy = process::sealed_copy(file.as_fd())?;
-    let texts = |list: Vec<std::ffi::OsString>| -> Result<Vec<CString>> {
+    let texts = |list: Vec<OsString>| -> Result<Vec<CString>> {
         list.into_iter().map(|s| super::c_bytes(&s.into_vec())).collect()
     };
-    let args = texts(std::env::args_os().collect())?;
+    let args = texts(args())?;
     let env = texts(
         std::env::vars_os()
             .map(|(mut key, value)| {

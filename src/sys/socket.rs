@@ -248,7 +248,7 @@ pub fn loopback_up() -> Result<()> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOOPBACK) as libc::c_short;
     super::check!(
         // SAFETY: the request lives across the call.
-        unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) },
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) },
         "ioctl(SIOCSIFFLAGS, lo, IFF_UP)"
     )?;
     Ok(())

@@ -225,9 +225,9 @@ fn add_env(process: &mut oci_spec::runtime::Process, entries: &[String]) {
 }
 
 /// The name this program was called by: with it `runc` is runc, and beside it nothing collides.
-fn own_name() -> String {
-    let name = std::env::args_os().next().unwrap_or_default();
-    Path::new(&name).file_name().map_or_else(|| "jug-oci".to_owned(), |n| n.to_string_lossy().into_owned())
+fn own_name(args: &[OsString]) -> String {
+    let name = args.first().and_then(|name| Path::new(name).file_name());
+    name.map_or_else(|| "jug-oci".to_owned(), |n| n.to_string_lossy().into_owned())
 }
 
 /// The default state root, and whether it lies in the user's runtime directory.
@@ -246,8 +246,8 @@ pub fn main() -> ! {
         log::fatal(&e.to_string());
         sys::process::exit_now(1);
     }
-    let name = own_name();
-    let args: Vec<OsString> = std::env::args_os().collect();
+    let args = sys::seal::args();
+    let name = own_name(&args);
     let cli = quick::parse(&args).unwrap_or_else(|| match by_clap(args, &name) {
         Ok(cli) => cli,
         Err(code) => sys::process::exit_now(code),
