@@ -158,6 +158,7 @@ fn keys_are_single(text: &str) -> bool {
     while let Some(byte) = bytes.get(i) {
         i += 1;
         match byte {
+            ..=b' ' => {}
             b'{' => {
                 around.push(Some(keys.len()));
                 key_follows = true;
@@ -169,11 +170,13 @@ fn keys_are_single(text: &str) -> bool {
             b',' => key_follows = matches!(around.last(), Some(Some(_))),
             b'"' => {
                 let start = i;
-                while let Some(byte) = bytes.get(i).filter(|byte| **byte != b'"') {
-                    if *byte == b'\\' && key_follows {
-                        return false;
+                loop {
+                    i += plain(&bytes[i..]);
+                    match bytes.get(i) {
+                        Some(b'\\') if !key_follows => i = bytes.len().min(i + 2),
+                        Some(b'"') => break,
+                        _ => return false,
                     }
-                    i += if *byte == b'\\' { 2 } else { 1 };
                 }
                 if key_follows {
                     keys.push(&bytes[start..i]);
@@ -190,6 +193,23 @@ fn keys_are_single(text: &str) -> bool {
         }
     }
     true
+}
+
+/// How many bytes come before the next quotation mark or backslash; eight are looked at at a time.
+fn plain(bytes: &[u8]) -> usize {
+    const EACH: u64 = u64::MAX / 255;
+    // The lowest bit that is set tells the first byte that is zero (Lamport, "Multiple byte processing").
+    let zero = |word: u64| word.wrapping_sub(EACH) & !word & (EACH << 7);
+    let mut done = 0;
+    while let Some(eight) = bytes[done..].first_chunk() {
+        let word = u64::from_le_bytes(*eight);
+        let found = zero(word ^ (EACH * u64::from(b'"'))) | zero(word ^ (EACH * u64::from(b'\\')));
+        if found != 0 {
+            return done + found.trailing_zeros() as usize / 8;
+        }
+        done += 8;
+    }
+    done + bytes[done..].iter().take_while(|byte| !matches!(byte, b'"' | b'\\')).count()
 }
 
 fn any_twice(keys: &mut [&[u8]]) -> bool {
@@ -414,6 +434,7 @@ mod tests {
             r#"{"x":["\"",{"b":"{\"b\":","b":null}]}"#,
             r#"{"x":{"a":"x","\u0061":1}}"#,
             r#"{"l":[1,2],"x":[{}],"l":{}}"#,
+            r#"{"eight letters and more":"\"\\ also here \"","eight letters and more":1}"#,
         ] {
             let config = format!(r#"{{"ociVersion":"1.0.0","unknown":{config}}}"#);
             assert!(spec(&config).unwrap_err().what().contains("duplicate key"), "{config}");
