@@ -138,10 +138,40 @@ pub fn clone3_asleep(
     }
 }
 
-/// clone3(2), whose child calls `enter(argument)` on the part of this stack that the caller, asleep, does not use.
+/// clone3(2) with `flags` for a child that runs beside the caller, in its memory, on a `stack` of its own. The kernel
+/// writes 0 to `alive` when it is gone. Not clone(3): musl's knows no such children.
 ///
 /// # Safety
-/// `enter` is an `extern "C" fn(usize) -> !` that may be called with `argument`, and `args` makes the caller sleep.
+/// `stack`, `alive` and what `argument` points to outlive the child, which touches nothing else that the caller changes.
+pub unsafe fn clone3_beside<T>(
+    flags: u64,
+    stack: &mut [u128],
+    alive: *mut i32,
+    enter: extern "C" fn(*const T) -> !,
+    argument: *const T,
+) -> Result<()> {
+    let flags = flags | (libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID) as u64;
+    let mut args = CloneArgs {
+        flags,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: stack.as_mut_ptr() as u64,
+        stack_size: size_of_val(stack) as u64,
+        child_tid: alive as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: enter never returns, and takes what it is given; the stack is the child's alone.
+    match unsafe { clone3_calling(&mut args, enter as *const () as usize, argument as usize) } {
+        pid if pid > 0 => Ok(()),
+        error => Err(explain(Error::call(format_args!("clone3({flags:#x})"), -error as i32), flags)),
+    }
+}
+
+/// clone3(2), whose child calls `enter(argument)`: on the stack that `args` name, else on the part of this one that the
+/// caller, asleep, does not use.
+///
+/// # Safety
+/// `enter` is an `extern "C" fn(usize) -> !` that may be called with `argument`, and `args` have a stack or make the
+/// caller sleep.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3_calling(args: &mut CloneArgs, enter: usize, argument: usize) -> i64 {
     let result: i64;
@@ -150,9 +180,12 @@ unsafe fn clone3_calling(args: &mut CloneArgs, enter: usize, argument: usize) ->
     // and r11, for both sides. rsp is aligned to 16 where the callee expects it to be.
     unsafe {
         std::arch::asm!(
+            "cmp qword ptr [rdi + {stack}], 0",
+            "jne 3f",
             "lea rcx, [rsp - 4096 - {size}]",
             "and rcx, -16",
             "mov [rdi + {stack}], rcx",
+            "3:",
             "syscall",
             "test rax, rax",
             "jnz 2f",
@@ -185,9 +218,12 @@ unsafe fn clone3_calling(args: &mut CloneArgs, enter: usize, argument: usize) ->
     // SAFETY: as above; the kernel keeps every register but x0, for both sides, and sp is always aligned to 16.
     unsafe {
         std::arch::asm!(
+            "ldr x9, [x0, #{stack}]",
+            "cbnz x9, 3f",
             "sub x9, sp, #4096",
             "sub x9, x9, #{size}",
             "str x9, [x0, #{stack}]",
+            "3:",
             "svc #0",
             "cbnz x0, 2f",
             "mov x29, xzr",

@@ -65,22 +65,13 @@ pub fn load_and_hand_over(
     super::signal::reap_children_at_once()?;
     let shared = Handover { listener: AtomicI32::new(-1), alive: AtomicI32::new(1), socket, message };
     let mut stack = vec![0u128; 4096];
-    let top = stack.as_mut_ptr_range().end;
-    let clone_flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
+    let files = libc::CLONE_FILES as u64;
     // SAFETY: the stack and `shared` outlive the messenger: this function does not return before `alive` is cleared.
     // The messenger touches nothing else of this memory, and this process makes no libc call meanwhile.
-    let pid = unsafe {
-        libc::clone(
-            messenger,
-            top.cast(),
-            clone_flags,
-            (&raw const shared).cast_mut().cast(),
-            std::ptr::null_mut::<libc::pid_t>(),
-            std::ptr::null_mut::<libc::c_void>(),
-            shared.alive.as_ptr(),
-        )
-    };
-    check!(pid, "clone(CLONE_VM|CLONE_FILES) of the messenger")?;
+    unsafe {
+        super::clone::clone3_beside(files, &mut stack, shared.alive.as_ptr(), messenger, &raw const shared)
+    }
+    .map_err(|e| e.context("the messenger"))?;
     let loaded = load(program, flags | FLAG_NEW_LISTENER);
     let number = match &loaded {
         Ok(Some(fd)) => std::os::fd::AsRawFd::as_raw_fd(fd),
@@ -94,10 +85,10 @@ pub fn load_and_hand_over(
     loaded.map(std::mem::forget)
 }
 
-extern "C" fn messenger(shared: *mut libc::c_void) -> libc::c_int {
+extern "C" fn messenger(shared: *const Handover<'_>) -> ! {
     use std::sync::atomic::Ordering;
     // SAFETY: the parent keeps the structure alive until this process is gone.
-    let shared = unsafe { &*shared.cast::<Handover<'_>>() };
+    let shared = unsafe { &*shared };
     let nap = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
     let listener = loop {
         match shared.listener.load(Ordering::Acquire) {
@@ -111,7 +102,5 @@ extern "C" fn messenger(shared: *mut libc::c_void) -> libc::c_int {
         let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(listener) };
         let _ = super::socket::send(shared.socket, shared.message, Some(fd));
     }
-    // SAFETY: ends this process only, without running anything of the shared memory.
-    unsafe { libc::syscall(libc::SYS_exit, 0) };
-    0
+    super::process::exit_now(0)
 }
