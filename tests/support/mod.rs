@@ -33,6 +33,8 @@ mod container;
 mod engine;
 mod machine;
 mod place;
+#[cfg(feature = "shim")]
+pub mod shim;
 mod template;
 
 pub use audit::{cgroups, leftovers, sweep};
