@@ -1,5 +1,5 @@
-//! `start`: one byte, and what comes of it. In two halves for whoever must not wait in between, such as a shim. Must not
-//! make a process but for hooks.
+//! `start`: one byte, and what comes of it. In two halves for whoever must not wait in between, such as a shim. Must
+//! not make a process but for hooks.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! The runtime's verbs that make no process, done here: `start` is a byte, `delete` a few removals. Only for the jug-oci
-//! that came with this program, and only what never waits; anything else is for `job`, which runs it. Must not clone,
-//! nor run, anything.
+//! The runtime's verbs that make no process, done here: `start` is a byte, `delete` a few removals. Only for the
+//! jug-oci that came with this program, and only what never waits; anything else is for `job`, which runs it. Must not
+//! clone, nor run, anything.
 
 use std::os::fd::AsFd as _;
 

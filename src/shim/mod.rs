@@ -1,8 +1,8 @@
 //! containerd's shim: its words, and the runtime's command line behind them. One process serves all containers of a
 //! pod; it clones none of them, starts no thread, and waits for nobody.
 //!
-//! `bootstrap` starts it, `serve` is its loop, `task` its methods; `job` runs jug-oci, `at_once` does what needs no run;
-//! `end` tells how processes end; `cleanup` is for a shim that was killed.
+//! `bootstrap` starts it, `serve` is its loop, `task` its methods; `job` runs jug-oci, `at_once` does what needs no
+//! run; `end` tells how processes end; `cleanup` is for a shim that was killed.
 
 mod at_once;
 pub mod bootstrap;
