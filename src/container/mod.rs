@@ -18,6 +18,7 @@ pub mod foreground;
 pub mod notify;
 pub mod record;
 pub mod restore;
+pub mod start;
 pub mod status;
 pub mod sync;
 pub mod undo;
@@ -40,6 +41,7 @@ use crate::sys::{self, fd, path, process, socket, tty};
 
 use self::notify::Relay;
 use self::record::{Entry, Id, Phase, Record, Root, START};
+pub use self::start::start;
 pub use self::status::{Container, Status};
 use self::sync::{Heard, Sync, Word};
 use self::undo::Undo;
@@ -72,7 +74,7 @@ pub fn create(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles:
 /// Makes a container and starts it.
 pub fn run(root: &Root, id: &Id, bundle: &Bundle, options: &Options, handles: &Handles) -> Result<Made> {
     let made = make(root, id, bundle, options, handles, true)?;
-    poststart(&made.container, bundle)?;
+    start::poststart(&made.container, bundle.spec.hooks().as_ref())?;
     Ok(made)
 }
 
@@ -166,6 +168,7 @@ fn intent(plan: &Plan) -> Result<Record> {
         cgroup: plan.cgroup.as_ref().map(cgroup::traces).transpose()?.unwrap_or_default(),
         namespaces: plan.namespaces.flags(),
         hooks_begun: false,
+        has_poststart: !plan.hooks.poststart.is_empty(),
         has_poststop: !plan.hooks.poststop.is_empty(),
         no_new_keyring: plan.options.no_new_keyring,
         annotations: plan.annotations.clone(),
@@ -451,67 +454,6 @@ fn write_hidden_first(dir: BorrowedFd<'_>, name: &Path, pid: i32) -> Result<()> 
     let out = path::openat(dir, &new, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, 0o644)?;
     fd::write_all(out.as_fd(), pid.to_string().as_bytes())?;
     path::renameat(dir, &new, name, 0)
-}
-
-/// Lets a created container's process become its program. With a service manager's socket, returns when the program is
-/// ready, or has ended.
-pub fn start(root: &Root, id: &Id, notify_socket: Option<&Path>) -> Result<()> {
-    let container = Container::load(root, id)?;
-    container.entry.lock(true)?;
-    match container.status()? {
-        Status::Created => {}
-        Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
-        Status::Creating => return Err(Error::new("cannot start a container that is still being created")),
-        Status::Paused => return Err(Error::new("cannot start a paused container").next("resume it first")),
-        Status::Running => return Err(Error::new("cannot start an already running container")),
-    }
-    let relay = match notify_socket {
-        Some(host) => Some((Relay::bind(&container.entry, host)?, container.process()?)),
-        None => None,
-    };
-    let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let fifo = path::openat(container.entry.dir(), Path::new(START), flags, 0)?;
-    fd::write_all(fifo.as_fd(), b"S")?;
-    // The process holds the lock until execve closes its descriptor, or until it ends.
-    fd::flock(fifo.as_fd(), libc::LOCK_SH)?;
-    let mut answer = vec![0; 32 * 1024];
-    match fd::read(fifo.as_fd(), &mut answer) {
-        Err(e) if e.errno() == libc::EAGAIN => {}
-        Ok(n) if answer[..n].first() == Some(&b'E') => return Err(Error::decode(&answer[1..n])),
-        Ok(_) => return Err(Error::new("the container's process ended before it was started")),
-        Err(e) => return Err(e),
-    }
-    let bundle_raw = container.entry.config()?;
-    let (spec, _) = crate::bundle::parse::<oci_spec::runtime::Spec>(&bundle_raw)?;
-    run_poststart(&container, spec.hooks().as_ref())?;
-    match relay {
-        Some((relay, Some(process))) => {
-            container.entry.unlock()?;
-            relay.wait(process.as_fd(), container.record.pid)
-        }
-        _ => Ok(()),
-    }
-}
-
-fn poststart(container: &Container, bundle: &Bundle) -> Result<()> {
-    run_poststart(container, bundle.spec.hooks().as_ref())
-}
-
-/// Failures are reported and change nothing (runtime.md#lifecycle).
-fn run_poststart(container: &Container, hooks: Option<&oci_spec::runtime::Hooks>) -> Result<()> {
-    let hooks = crate::plan::Hooks::new(hooks)?;
-    if hooks.poststart.is_empty() {
-        return Ok(());
-    }
-    // It runs: from here on another verb may change it, such as one that a hook calls.
-    if container.entry.is_locked() {
-        container.entry.unlock()?;
-    }
-    let state = status::state_json(&container.record, container.record.pid, Status::Running)?;
-    for error in apply::hooks::run_all(&hooks.poststart, &state) {
-        crate::cli::log::warn(&error.to_string());
-    }
-    Ok(())
 }
 
 /// Sends a signal to the first process, or to all.

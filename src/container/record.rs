@@ -83,6 +83,9 @@ pub struct Record {
     pub namespaces: i32,
     /// Hooks before the start have begun: poststop hooks are owed.
     pub hooks_begun: bool,
+    /// `true` also where it is not known: in records of older versions.
+    #[serde(default = "perhaps")]
+    pub has_poststart: bool,
     pub has_poststop: bool,
     pub no_new_keyring: bool,
     pub annotations: Vec<(String, String)>,
@@ -95,6 +98,10 @@ pub struct Record {
     /// The groups of resctrl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdt: Option<crate::apply::rdt::Traces>,
+}
+
+fn perhaps() -> bool {
+    true
 }
 
 /// The directory of all containers.

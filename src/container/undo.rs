@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::record::{self, Entry, Record};
+use super::record::{self, Entry, Id, Record, Root};
 use super::status::{self, Container, Status};
 use crate::apply;
 use crate::cgroup;
@@ -199,6 +199,23 @@ pub fn undo(container: &Container) -> Result<()> {
     }
     run_poststop(container);
     container.entry.erase()
+}
+
+/// Removes a container as [`undo`] does, for a caller that may neither wait nor run anything. `false`: that would be
+/// needed, or somebody holds it; then `delete` is for who can wait, and finds done what was done.
+pub fn undo_at_once(root: &Root, id: &Id) -> Result<bool> {
+    let Some(entry) = root.try_entry(id)? else { return Ok(false) };
+    let record = if entry.lock(false)? { entry.record()? } else { None };
+    let Some(record) = record else { return Ok(false) };
+    let plain = record.cgroup.places.len() <= 1 && record.cgroup.unit.is_none() && record.rdt.is_none();
+    let container = Container { entry, record };
+    if !plain || container.record.has_poststop || container.status()? != Status::Stopped {
+        return Ok(false);
+    }
+    if !cgroup::remove_if_empty(&container.record.cgroup)? {
+        return Ok(false);
+    }
+    container.entry.erase().map(|()| true)
 }
 
 fn end_process(container: &Container, pidfd: &OwnedFd) -> Result<()> {

@@ -65,7 +65,6 @@ fn stdin() -> Result<Vec<u8>> {
 }
 
 pub fn start(flags: &Flags) -> Result<()> {
-    sys::fd::ensure_stdio()?;
     let input = Input::read(&stdin()?, flags)?;
     let dir = if input.socket_dir.is_empty() { SOCKETS } else { &input.socket_dir };
     let group = group(flags)?;

@@ -36,9 +36,9 @@ pub enum Kind {
 /// The runtime at work.
 pub struct Job {
     pub pid: i32,
-    kind: Kind,
-    name: Name,
-    caller: Caller,
+    pub kind: Kind,
+    pub name: Name,
+    pub caller: Caller,
 }
 
 impl Job {
@@ -200,10 +200,23 @@ impl Shim {
 
     /// The runtime has ended.
     pub fn finish(&mut self, job: Job, exit: Exit) {
+        let said = || {
+            let container = self.container(&job.name.id).ok();
+            container.and_then(|container| runtime::last_error(&container.bundle))
+        };
+        let done = match exit {
+            Exit::Code(0) => Ok(()),
+            _ => Err(said().unwrap_or_else(|| format!("the runtime ended with {exit:?} and said nothing"))),
+        };
+        self.conclude(job, done);
+    }
+
+    /// It is done, or what went wrong in the runtime's words.
+    pub fn conclude(&mut self, job: Job, done: std::result::Result<(), String>) {
         let caller = job.caller;
-        let answer = match exit {
-            Exit::Code(0) => self.succeeded(&job),
-            _ => self.failed(&job, exit),
+        let answer = match done {
+            Ok(()) => self.succeeded(&job),
+            Err(text) => self.failed(&job, &text),
         };
         if job.kind == Kind::Make && answer.is_err() {
             self.discard(&job.name);
@@ -241,10 +254,8 @@ impl Shim {
     }
 
     /// What the runtime says, in the words that callers look for.
-    fn failed(&mut self, job: &Job, exit: Exit) -> std::result::Result<Message, Status> {
+    fn failed(&mut self, job: &Job, text: &str) -> std::result::Result<Message, Status> {
         let name = &job.name;
-        let said = runtime::last_error(&self.container(&name.id)?.bundle);
-        let text = said.unwrap_or_else(|| format!("the runtime ended with {exit:?} and said nothing"));
         let gone = |text: &str| {
             let words = ["os: process already finished", "container not running", "no such process"];
             words.iter().any(|word| text.to_lowercase().contains(word))
@@ -273,7 +284,7 @@ impl Shim {
                 self.container_mut(&name.id)?.deleting = false;
                 Err(Status::new(Code::Unknown, format!("failed to delete: {text}")))
             }
-            Kind::Kill if gone(&text) => {
+            Kind::Kill if gone(text) => {
                 Err(Status::new(Code::NotFound, "process already finished: not found"))
             }
             Kind::Kill if text.contains("does not exist") => {
@@ -344,7 +355,7 @@ impl Shim {
         Ok(number(1, pid.unsigned_abs().into()))
     }
 
-    fn started(&mut self, name: &Name) -> std::result::Result<Message, Status> {
+    pub fn started(&mut self, name: &Name) -> std::result::Result<Message, Status> {
         let word = self.new_words(1);
         let epoll = &self.epoll;
         let found = self.containers.iter_mut().find(|container| container.id == name.id);
@@ -371,7 +382,7 @@ impl Shim {
         Ok(number(1, pid.unsigned_abs().into()))
     }
 
-    fn deleted(&mut self, name: &Name) -> std::result::Result<Message, Status> {
+    pub fn deleted(&mut self, name: &Name) -> std::result::Result<Message, Status> {
         let Some(at) = self.containers.iter().position(|container| container.id == name.id) else {
             return Err(Status::new(Code::NotFound, "container not created: not found"));
         };

@@ -1,9 +1,10 @@
 //! containerd's shim: its words, and the runtime's command line behind them. One process serves all containers of a
 //! pod; it clones none of them, starts no thread, and waits for nobody.
 //!
-//! `bootstrap` starts it, `serve` is its loop, `task` its methods; `job` runs jug-oci, `end` tells how processes end;
-//! `cleanup` is for a shim that was killed.
+//! `bootstrap` starts it, `serve` is its loop, `task` its methods; `job` runs jug-oci, `at_once` does what needs no
+//! run; `end` tells how processes end; `cleanup` is for a shim that was killed.
 
+mod at_once;
 pub mod bootstrap;
 pub mod cleanup;
 pub mod end;
@@ -23,14 +24,15 @@ pub mod task;
 pub mod terminal;
 pub mod ttrpc;
 
-use std::process::ExitCode;
-
 use self::flags::{Action, Flags};
 use crate::cli::log;
+use crate::sys;
 
-/// The door. What fails is said on stderr, which containerd hands on.
-pub fn main() -> ExitCode {
-    let done = Flags::read(std::env::args_os().skip(1)).and_then(|flags| match flags.action {
+/// The door: the exit code. What fails is said on stderr, which containerd hands on.
+pub fn main() -> i32 {
+    sys::signal::ignore_pipe();
+    let flags = sys::fd::ensure_stdio().and_then(|()| Flags::read(std::env::args_os().skip(1)));
+    let done = flags.and_then(|flags| match flags.action {
         Action::Help => {
             log::print(flags::HELP);
             Ok(())
@@ -45,10 +47,10 @@ pub fn main() -> ExitCode {
         Action::Serve => bootstrap::serve(&flags),
     });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(e) => {
             log::fatal(&format!("containerd-shim-jug-v2: {e}"));
-            ExitCode::FAILURE
+            1
         }
     }
 }

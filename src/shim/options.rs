@@ -160,18 +160,31 @@ impl Options {
         Path::new(if self.root.is_empty() { ROOT } else { &self.root }).join(namespace)
     }
 
+    /// jug-oci beside this program, unless another runtime is named.
+    fn beside(&self) -> Option<PathBuf> {
+        let own = std::env::current_exe().ok().filter(|_| self.binary_name.is_empty())?;
+        Some(own.parent()?.join("jug-oci")).filter(|file| sys::path::executable(file).is_ok())
+    }
+
+    /// Whether the runtime is the jug-oci that came with this program, and so keeps its records as this program would:
+    /// not one that was named, nor one of a later version that took this program's place meanwhile (proc(5), exe).
+    pub fn is_own(&self) -> bool {
+        let replaced = |own: PathBuf| own.as_os_str().as_encoded_bytes().ends_with(b" (deleted)");
+        self.beside().is_some() && !std::env::current_exe().is_ok_and(replaced)
+    }
+
     /// The runtime: the one named, else jug-oci beside this program, else the one on PATH.
     pub fn program(&self) -> Result<PathBuf> {
         let name = if self.binary_name.is_empty() { "jug-oci" } else { &self.binary_name };
         if name.contains('/') {
             return Ok(PathBuf::from(name));
         }
-        let own = std::env::current_exe().ok();
-        let beside = own.as_deref().and_then(Path::parent).filter(|_| self.binary_name.is_empty());
+        if let Some(beside) = self.beside() {
+            return Ok(beside);
+        }
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let dirs = beside.map(Path::to_owned).into_iter().chain(std::env::split_paths(&path));
-        let mut found = dirs.map(|dir| dir.join(name)).filter(|file| sys::path::executable(file).is_ok());
-        found.next().ok_or_else(|| {
+        let dirs = std::env::split_paths(&path).map(|dir| dir.join(name));
+        dirs.into_iter().find(|file| sys::path::executable(file).is_ok()).ok_or_else(|| {
             Error::new(format!("no runtime {name:?} beside the shim or on PATH"))
                 .next("install jug-oci beside containerd-shim-jug-v2, or set BinaryName")
         })

@@ -1,5 +1,5 @@
-//! The runtime's command lines, and what it says when something fails. It is run, never linked: a process that serves
-//! clones no container.
+//! The runtime's command lines, and what it says when something fails. A process that serves clones no container: it
+//! runs this.
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,9 @@ impl Command {
 
     /// Runs it; the child is reaped with all the others. Its streams may be a container's: it must not write there.
     pub fn start(&self, files: &[(BorrowedFd<'_>, RawFd)]) -> Result<i32> {
-        sys::spawn::spawn(&self.program, &self.args, &[(crate::cli::log::LOG_ONLY, "1")], files)
+        // The service manager's socket is containerd's (systemd starts it with Type=notify), and no container's.
+        let more = [(crate::cli::log::LOG_ONLY, "1"), ("NOTIFY_SOCKET", "")];
+        sys::spawn::spawn(&self.program, &self.args, &more, files)
     }
 }
 

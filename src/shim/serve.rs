@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::at_once::Start;
 use super::event::Publisher;
 use super::job::{Job, Launch};
 use super::process::{Caller, Container};
@@ -39,6 +40,8 @@ pub struct Shim {
     /// Runs of the runtime that have not ended, and those that wait for a logging program.
     pub jobs: Vec<Job>,
     pub launches: Vec<Launch>,
+    /// Starts that were begun here.
+    pub starts: Vec<Start>,
     /// Children that ended before the runtime said who they are.
     pub early: Vec<(i32, super::process::End)>,
     words: u64,
@@ -53,7 +56,6 @@ pub fn serve(
     program: (PathBuf, String),
 ) -> Result<()> {
     sys::process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
-    sys::signal::ignore_pipe();
     let signals = sys::signal::block_all()?;
     let epoll = Epoll::new()?;
     epoll.add(listener.as_fd(), libc::EPOLLIN, LISTENER)?;
@@ -68,6 +70,7 @@ pub fn serve(
         containers: Vec::new(),
         jobs: Vec::new(),
         launches: Vec::new(),
+        starts: Vec::new(),
         early: Vec::new(),
         words: FIRST,
         ending: None,
@@ -148,6 +151,11 @@ impl Shim {
         if let Some(at) = self.launches.iter().position(|launch| launch.word == word) {
             let launch = self.launches.swap_remove(at);
             self.launch(launch);
+            return Ok(());
+        }
+        if let Some(at) = self.starts.iter().position(|start| start.word == word) {
+            let start = self.starts.swap_remove(at);
+            self.has_started(start);
             return Ok(());
         }
         let epoll = &self.epoll;

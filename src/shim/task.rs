@@ -121,7 +121,6 @@ impl Shim {
 
     fn start(&mut self, caller: Caller, named: &Named) -> Now {
         let name = Name { id: named.id.clone(), exec: named.exec_id() };
-        let namespace = self.namespace.clone();
         let container = self.container_mut(&name.id)?;
         let init = container.init.state;
         let process = container.process_mut(&name.exec)?;
@@ -145,16 +144,20 @@ impl Shim {
             prepared?;
             return Ok(None);
         }
-        let mut command = Command::new(&container.options, &namespace, &container.bundle)?;
-        command.arg("start").arg(&name.id);
-        self.run(caller, name.clone(), super::job::Kind::Start, &command)?;
+        if !container.checkpoint.is_empty() {
+            // It was restored, and runs.
+            return self.started(&name).map(Some);
+        }
+        let begun = self.start_at_once(caller, &name);
+        if !begun.or_else(|e| refused(Code::Unknown, format!("OCI runtime start failed: {e}")))? {
+            self.simply(caller, &name.id, super::job::Kind::Start, &["start"])?;
+        }
         self.container_mut(&name.id)?.init.state = State::Starting;
         Ok(None)
     }
 
     fn delete(&mut self, caller: Caller, named: &Named) -> Now {
         let exec = named.exec_id();
-        let namespace = self.namespace.clone();
         let container = self.container_mut(&named.id)?;
         if matches!(container.process(&exec)?.state, State::Running | State::Starting) {
             return refused(Code::FailedPrecondition, "cannot delete a running process: failed precondition");
@@ -168,10 +171,11 @@ impl Shim {
         if container.deleting || container.init.state == State::New {
             return refused(Code::FailedPrecondition, "the container is being made or deleted");
         }
-        let mut command = Command::new(&container.options, &namespace, &container.bundle)?;
-        command.arg("delete").arg(&named.id);
         let name = Name { id: named.id.clone(), exec };
-        self.run(caller, name, super::job::Kind::Delete, &command)?;
+        if self.delete_at_once(&name) {
+            return self.deleted(&name).map(Some);
+        }
+        self.simply(caller, &named.id, super::job::Kind::Delete, &["delete"])?;
         self.container_mut(&named.id)?.deleting = true;
         Ok(None)
     }

@@ -34,6 +34,8 @@ mod engine;
 mod machine;
 mod place;
 mod program;
+#[cfg(feature = "shim")]
+pub mod shim;
 mod template;
 
 pub use audit::{cgroups, leftovers, sweep};
