@@ -339,12 +339,11 @@ impl Shim {
             event.message(3, &mount.message());
         }
         event.message(4, &io).some_text(5, &container.checkpoint).unsigned(6, pid.unsigned_abs().into());
-        // A restored container runs at once, but containerd starts it all the same.
         self.publisher.push(event::CREATE, &event);
         Ok(number(1, pid.unsigned_abs().into()))
     }
 
-    fn started(&mut self, name: &Name) -> std::result::Result<Message, Status> {
+    pub fn started(&mut self, name: &Name) -> std::result::Result<Message, Status> {
         let word = self.new_words(1);
         let epoll = &self.epoll;
         let found = self.containers.iter_mut().find(|container| container.id == name.id);

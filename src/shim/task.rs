@@ -145,6 +145,10 @@ impl Shim {
             prepared?;
             return Ok(None);
         }
+        // criu has let it run; containerd starts it all the same.
+        if !container.checkpoint.is_empty() {
+            return self.started(&name).map(Some);
+        }
         let mut command = Command::new(&container.options, &namespace, &container.bundle)?;
         command.arg("start").arg(&name.id);
         self.run(caller, name.clone(), super::job::Kind::Start, &command)?;
