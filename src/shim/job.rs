@@ -350,7 +350,6 @@ impl Shim {
             event.message(3, &mount.message());
         }
         event.message(4, &io).some_text(5, &container.checkpoint).unsigned(6, pid.unsigned_abs().into());
-        // A restored container runs at once, but containerd starts it all the same.
         self.publisher.push(event::CREATE, &event);
         Ok(number(1, pid.unsigned_abs().into()))
     }

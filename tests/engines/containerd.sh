@@ -3,7 +3,6 @@
 . /run/engines/kit.sh
 
 : "${with:=--runc-binary $RUNTIME}"
-image=localhost/jug/box:1
 socket=/run/containerd-test/socket
 mkdir /run/containerd-test
 cat >/run/containerd-test/config.toml <<CONF
@@ -27,7 +26,7 @@ tasks() { c task ls | tail -n +2 | tr -s ' ' | cut -d' ' -f1,3 | sort; }
 is() { [ "$(tasks | grep "^$1 ")" = "$1 $2" ]; }
 # A program that ends with 3 at SIGTERM.
 patient='trap "exit 3" TERM; while :; do sleep 0.1; done'
-lamb() {
+task() {
     local name=$1; shift
     run -d "$@" $image "$name" sh -c "$patient" && eventually is "$name" RUNNING
 }
@@ -91,7 +90,7 @@ it 'run: capabilities' '^CapEff:.0000000000000400'$'\n''exit 0$' \
 it 'run: seccomp' '^Seccomp:.2'$'\n''exit 0$' run --rm --seccomp $image a grep -E '^Seccomp:' /proc/self/status
 it 'run: privileged' '^Seccomp:.0'$'\n''exit 0$' run --rm --privileged $image a grep -E '^Seccomp:' /proc/self/status
 
-it 'detach' '^exit 0$' lamb a --memory-limit 67108864
+it 'detach' '^exit 0$' task a --memory-limit 67108864
 it 'list' "^a RUNNING"$'\n''exit 0$' tasks
 it 'exec' '^hello'$'\n''exit 0$' c task exec --exec-id e a echo hello
 it 'exec: exit code' 'exit 9$' c task exec --exec-id e a sh -c 'exit 9'
@@ -118,12 +117,12 @@ it 'kill: status' '^exit 0$' eventually is a STOPPED
 it 'kill: of one that stopped' 'exit [01]$' c task kill -s TERM a
 it 'task rm: the exit code' 'exit code 3.*exit [03]$' c task rm a
 it 'rm' '^exit 0$' c container rm a
-it 'kill: everything' '^exit 0$' lamb b
+it 'kill: everything' '^exit 0$' task b
 it 'kill: everything, by SIGKILL' '^exit 0$' c task kill -a -s KILL b
 it 'kill: everything, status' '^exit 0$' eventually is b STOPPED
 it 'kill: SIGKILL is 137' 'exit code 137.*exit' c task rm b
 it 'kill: rm' '^exit 0$' c container rm b
-it 'rm: forced' '^exit 0$' lamb f
+it 'rm: forced' '^exit 0$' task f
 it 'rm: forced, of one that runs' 'exit code 137.*exit 0$' c task rm -f f
 it 'rm: forced, the container' '^exit 0$' c container rm f
 
@@ -138,7 +137,7 @@ it 'user namespace: on a terminal' "$on_terminal" on_a_terminal \
     "run $with -t --rm --uidmap 0:100000:65536 --gidmap 0:100000:65536 $image a sh -c '$ask'"
 
 # A shim that was killed leaves its container: containerd cleans up by the runtime's delete.
-it 'a killed shim' '^exit 0$' lamb k
+it 'a killed shim' '^exit 0$' task k
 it 'a killed shim: kill' '^exit 0$' kill -9 "$(ps -eo pid,args | awk '/[c]ontainerd-shim.*-id k( |$)/ { print $1 }')"
 it 'a killed shim: its container goes' '^exit 0$' eventually c container rm k
 

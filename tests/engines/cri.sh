@@ -2,7 +2,6 @@
 # oracle is containerd's own shim with runc.
 . /run/engines/kit.sh
 
-image=localhost/jug/box:1
 socket=/run/containerd-test/socket
 config=/run/containerd-test/config.toml
 mkdir /run/containerd-test /run/logs

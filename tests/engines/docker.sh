@@ -1,25 +1,7 @@
 # Docker with another runtime: what a user does with containers, one case after the other.
 . /run/engines/kit.sh
 
-image=localhost/jug/box:1
-mkdir -p /etc/docker /run/docker-test
-cat >/etc/docker/daemon.json <<CONF
-{
-    "runtimes": { "jug-oci": { "path": "$out/jug-oci" } },
-    "default-runtime": "$(basename "$RUNTIME")",
-    "hosts": ["unix:///run/docker-test/socket"],
-    "exec-root": "/run/docker",
-    "pidfile": "/run/docker-test/pid",
-    "bridge": "none",
-    "iptables": false,
-    "ip6tables": false,
-    "storage-driver": "overlay2",
-    "cgroup-parent": "/$GROUP",
-    "exec-opts": ["native.cgroupdriver=cgroupfs"]
-}
-CONF
-export DOCKER_HOST=unix:///run/docker-test/socket
-
+daemon_json cgroupfs "/$GROUP"
 d() { timeout --foreground -k 5 "$PATIENCE" docker "$@"; }
 # Docker 26 loses the output of a container that ends at once, now and then and with runc too: then it is run again.
 run() {
@@ -32,11 +14,6 @@ run() {
     printf '%s\n' "$text"
     return $ended
 }
-lamb() {
-    local name=$1; shift
-    run -d --name "$name" "$@" $image sh -c 'echo out; echo err >&2; trap "exit 3" TERM; while :; do sleep 0.1; done' &&
-        eventually grep -q err <(d logs "$name" 2>&1)
-}
 status() { d inspect --format '{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}' "$1"; }
 of() { echo "$GROUP/$(d inspect --format '{{.Id}}' "$1")"; }
 # Two streams have no order.
@@ -44,7 +21,6 @@ logs() { d logs "$1" 2>&1 | sort; }
 piped() { echo "through a pipe" | d run --network none --rm -i $image cat; }
 typed() { terminal "docker $1"; }
 first_of_top() { d top "$1" | grep -o 'sh -c echo out'; }
-quiet() { "$@" 2>/dev/null; }
 busy_stats() {
     d stats --no-stream --format '{{.MemUsage}} {{.PIDs}}' "$1" | awk '
         { print ($1 ~ /^0B/) ? "no memory" : "some memory"; print ($NF > 0) ? "some processes" : "no processes" }'
@@ -53,7 +29,7 @@ busy_stats() {
 before
 dockerd >/run/docker-test/log 2>&1 &
 daemon=$!
-eventually d version || { cat /run/docker-test/log; exit 1; }
+eventually docker version || { cat /run/docker-test/log; exit 1; }
 
 it 'info' "^$(basename "$RUNTIME" | sed 's/.*/RUNTIME/')"$'\n''exit 0$' d info --format '{{.DefaultRuntime}}'
 it 'load' 'Loaded image.*exit 0$' d load -i $out/box.tar

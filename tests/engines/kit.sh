@@ -7,6 +7,7 @@
 set -euo pipefail
 
 out=/run/engines
+image=localhost/jug/box:1
 
 enter() {
     local lower=$1 outside=$2 script=$3 root=/run/jug-root dir
@@ -61,6 +62,55 @@ runroot = "/run/containers/storage"
 CONF
     echo 'root:100000:65536' | tee /etc/subuid >/etc/subgid
 }
+
+# containers_conf DIRECTORY MANAGER: what Podman is told, there; cgroups are made by cgroupfs or by systemd.
+containers_conf() {
+    mkdir -p "$1"
+    cat >"$1/containers.conf" <<CONF
+[engine]
+cgroup_manager = "$2"
+events_logger = "file"
+runtime_supports_json = ["crun", "runc", "jug-oci"]
+[engine.runtimes]
+jug-oci = ["$out/jug-oci"]
+[containers]
+log_driver = "k8s-file"
+netns = "none"
+CONF
+}
+
+# daemon_json DRIVER PARENT: what dockerd is told, and its client; cgroups are made by cgroupfs or systemd, below PARENT.
+daemon_json() {
+    mkdir -p /etc/docker /run/docker-test
+    cat >/etc/docker/daemon.json <<CONF
+{
+    "runtimes": { "jug-oci": { "path": "$out/jug-oci" } },
+    "default-runtime": "$(basename "$RUNTIME")",
+    "hosts": ["unix:///run/docker-test/socket"],
+    "exec-root": "/run/docker",
+    "pidfile": "/run/docker-test/pid",
+    "bridge": "none",
+    "iptables": false,
+    "ip6tables": false,
+    "storage-driver": "overlay2",
+    "cgroup-parent": "$2",
+    "exec-opts": ["native.cgroupdriver=$1"]
+}
+CONF
+    export DOCKER_HOST=unix:///run/docker-test/socket
+}
+
+# lamb NAME [FLAG]...: of $image, detached, a program that speaks and then waits for SIGTERM, where it ends with 3. By
+# the engine's own `run` and `logs`, which each script has.
+lamb() {
+    local name=$1; shift
+    run -d --name "$name" "$@" $image sh -c 'echo out; echo err >&2; trap "exit 3" TERM; while :; do sleep 0.1; done' &&
+        eventually spoke "$name"
+}
+spoke() { grep -qx err <<<"$(logs "$1")"; }
+
+# Where the words are the runtime's own, and no engine looks at them.
+quiet() { "$@" 2>/dev/null; }
 
 say() { echo "engines: $*" >&2; }
 

@@ -1,29 +1,11 @@
 # Podman with another runtime: what a user does with containers, one case after the other.
 . /run/engines/kit.sh
 
-image=localhost/jug/box:1
-mkdir -p /etc/containers
-cat >/etc/containers/containers.conf <<CONF
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime_supports_json = ["crun", "runc", "jug-oci"]
-[engine.runtimes]
-jug-oci = ["$out/jug-oci"]
-[containers]
-log_driver = "k8s-file"
-netns = "none"
-CONF
+containers_conf /etc/containers cgroupfs
 containers_storage
 
 p() { timeout --foreground -k 5 "$PATIENCE" podman --runtime "$RUNTIME" "$@"; }
 run() { p run --cgroup-parent "/$GROUP" "$@"; }
-# Detached, with a program that ends with 3 at SIGTERM.
-lamb() {
-    local name=$1; shift
-    run -d --name "$name" "$@" $image sh -c 'echo out; echo err >&2; trap "exit 3" TERM; while :; do sleep 0.1; done' &&
-        eventually grep -q err <(p logs "$name" 2>&1)
-}
 status() { p inspect --format '{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}' "$1"; }
 of() { echo "$GROUP/libpod-$(p inspect --format '{{.Id}}' "$1")"; }
 # Two streams have no order.
@@ -31,8 +13,6 @@ logs() { p logs "$1" 2>&1 | sort; }
 piped() { echo "through a pipe" | p run --cgroup-parent "/$GROUP" --rm -i $image cat; }
 typed() { terminal "podman --runtime $RUNTIME $1"; }
 first_of_top() { p top "$1" pid args | grep -oE '^1 +sh -c echo out' | tr -s ' '; }
-# Where the words are the runtime's own, and no engine looks at them.
-quiet() { "$@" 2>/dev/null; }
 # A number that is not 0, in each place.
 busy_stats() {
     p stats --no-stream --format json "$1" | tr -d ' ",' | while IFS=: read -r key value; do

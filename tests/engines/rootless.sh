@@ -1,24 +1,13 @@
 # Podman with another runtime, as a user without privilege: user namespaces by newuidmap(1), no cgroup of its own.
 . /run/engines/kit.sh
 
-image=localhost/jug/box:1
 home=/tmp/lamb
 echo 'lamb:x:4711:4711::/tmp/lamb:/bin/sh' >>/etc/passwd
 echo 'lamb:x:4711:' >>/etc/group
 echo 'lamb:100000:65536' | tee /etc/subuid >/etc/subgid
-mkdir -p $home/.config/containers $home/volume /run/user/4711
+mkdir -p $home/volume /run/user/4711
 echo inside >$home/volume/file
-cat >$home/.config/containers/containers.conf <<CONF
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime_supports_json = ["crun", "runc", "jug-oci"]
-[engine.runtimes]
-jug-oci = ["$out/jug-oci"]
-[containers]
-log_driver = "k8s-file"
-netns = "none"
-CONF
+containers_conf $home/.config/containers cgroupfs
 chown -R 4711:4711 $home /run/user/4711
 chmod 700 /run/user/4711
 p() {
@@ -33,11 +22,6 @@ piped() { echo "through a pipe" | run --rm -i $image cat; }
 on_a_terminal() {
     terminal "setpriv --reuid 4711 --regid 4711 --clear-groups --inh-caps=-all \
         env -C / HOME=$home USER=lamb XDG_RUNTIME_DIR=/run/user/4711 podman --runtime $RUNTIME $1"
-}
-lamb() {
-    local name=$1; shift
-    run -d --name "$name" "$@" $image sh -c 'echo out; echo err >&2; trap "exit 3" TERM; while :; do sleep 0.1; done' &&
-        eventually grep -q err <(p logs "$name" 2>&1)
 }
 
 before
@@ -69,8 +53,9 @@ it 'exec: exit code' 'exit 9$' p exec a sh -c 'exit 9'
 it 'exec: a command that is missing is 127' 'executable file not found.*exit 127$' p exec a nosuch
 it 'exec: its ids' '^0 4711 1'$'\n''1 100000 65536'$'\n''exit 0$' p exec a awk '{ print $1, $2, $3 }' /proc/self/uid_map
 it 'exec: on a terminal' "$on_terminal" on_a_terminal "exec -it a sh -c '$ask'"
+# (runc 1.1 without a cgroup warns there, of its own freezer.)
 it 'another container in its namespaces' '^sh -c echo out'$'\n''exit 0$' \
-    run --rm --pid container:a --ipc container:a $image sh -c 'ps -o args | grep -o "^sh -c [e]cho out"'
+    quiet run --rm --pid container:a --ipc container:a $image sh -c 'ps -o args | grep -o "^sh -c [e]cho out"'
 it 'kill: a signal that it handles' 'exit 0$' p kill -s TERM a
 it 'kill: the exit code' '^3'$'\n''exit 0$' p wait a
 it 'start again' '^a'$'\n''exit 0$' p start a

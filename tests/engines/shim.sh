@@ -49,7 +49,7 @@ more() {
     it 'log to a program' '^exit 0$' run --rm --log-uri 'binary:///run/logger?x=y' $image a sh -c "$both"
     it 'log to a program: its end' '^exit 0$' eventually grep '^end' /run/logged
     it 'log to a program: what it says' '^end a x'$'\n''err two'$'\n''out one'$'\n''exit 0$' logged /run/logged
-    it 'restart of containerd' '^exit 0$' lamb r
+    it 'restart of containerd' '^exit 0$' task r
     it 'restart of containerd: it comes back' '^exit 0$' again
     it 'restart of containerd: the task is there' '^r RUNNING'$'\n''exit 0$' tasks
     it 'restart of containerd: exec' '^hello'$'\n''exit 0$' c task exec --exec-id e r echo hello

@@ -35,8 +35,8 @@ enter() {
         bash /run/suite/inside.sh run
 }
 
-# The directories of cgroup v2, deepest first.
-cgroups() { find /sys/fs/cgroup -xdev -depth -mindepth 1 -maxdepth 4 -type d; }
+# The directories of cgroup v2, deepest first. Others on this machine may take theirs away while find(1) looks.
+cgroups() { find /sys/fs/cgroup -xdev -depth -mindepth 1 -maxdepth 4 -type d 2>/dev/null || true; }
 
 run() {
     local file name before
