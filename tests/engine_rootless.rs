@@ -123,7 +123,7 @@ fn modes_of_the_user_namespace() {
     assert_eq!(report["uid"]["effective"], 9);
     u.jug(&["run", "--rm", "--userns", "keep-id", "box"]).exits(125).says("not possible with the layers");
     u.jug(&["run", "--rm", "--userns", "nomap", "box"]).exits(125).says("is not possible");
-    u.jug(&["run", "--rm", "--userns", "auto", "box"]).exits(125).says("is not supported");
+    u.jug(&["run", "--rm", "--userns", "auto", "box"]).exits(125).says("is for root");
 }
 
 #[test]

@@ -174,3 +174,60 @@ fn containers_run_on_images() {
     e.jug(&["rmi", "box", "second"]).ok();
     assert_eq!(fs::read_dir(e.root().join("layers")).expect("layers").count(), 0);
 }
+
+/// A file system for this thread alone, until it is dropped.
+struct Memory(PathBuf);
+
+impl Memory {
+    fn at(place: PathBuf) -> Self {
+        use nix::mount::{MsFlags, mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .expect("private");
+        fs::create_dir_all(&place).expect("mkdir");
+        mount(Some("jug-test"), &place, Some("tmpfs"), MsFlags::empty(), Some("size=256m")).expect("tmpfs");
+        Self(place)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// The loop devices whose file is a layer of that store.
+fn loops(root: &Path) -> Vec<String> {
+    let devices = fs::read_dir("/sys/block").expect("/sys/block").flatten().map(|entry| entry.path());
+    let files = devices.filter_map(|device| fs::read_to_string(device.join("loop/backing_file")).ok());
+    let root = root.display().to_string();
+    files.filter(|file| file.starts_with(&root)).collect()
+}
+
+/// The kernel mounts a file only where the file system reads by pages, which a tmpfs does not (fs/erofs/super.c).
+/// There, as on every kernel before 6.12, an image is mounted from a loop device, which goes with its last container.
+#[test]
+fn a_store_in_memory_goes_by_loop_devices() {
+    if !images_are_taken() || !Path::new("/dev/loop-control").exists() {
+        return;
+    }
+    let e = Engine::new();
+    let memory = Memory::at(e.root());
+    let tar = e.bundle.path("root.tar");
+    let packed =
+        std::process::Command::new("tar").arg("-C").arg(e.bundle.rootfs()).args(["-cf", &tar, "."]).status();
+    assert!(matches!(packed.expect("tar(1)").code(), Some(0 | 1)));
+    e.jug(&["import", "-q", "--layers", "erofs", &tar, "box"]).ok();
+    e.jug(&["run", "-d", "--name", "looped", "box", "sleep", "3600"]).ok();
+    let found = loops(&e.root());
+    assert!(found.len() == 1 && found[0].trim().ends_with("/layer.erofs"), "{found:?}");
+    let group = fs::read_to_string(e.bundle.rootfs().join("etc/group")).expect("the bundle's file");
+    assert_eq!(e.jug(&["exec", "looped", "cat", "/etc/group"]).ok().stdout, group);
+    e.jug(&["exec", "looped", "sh", "-c", "echo new > /etc/group"]).ok();
+    assert_eq!(e.jug(&["run", "--rm", "--read-only", "box", "cat", "/etc/group"]).ok().stdout, group);
+    e.jug(&["system", "fsck", "--deep"]).ok();
+    e.jug(&["rm", "-f", "looped"]).ok();
+    support::eventually("the end of the loop devices", || loops(&e.root()).is_empty().then_some(()));
+    e.jug(&["rmi", "box"]).ok();
+    drop(memory);
+}

@@ -176,56 +176,88 @@ impl Drop for Disk {
     }
 }
 
-/// A file system of its own for a store, in a mount namespace of this thread's own.
-fn small_disk(shop: &Shop, options: &str) -> Disk {
+/// What a small disk runs out of.
+#[derive(Clone, Copy, PartialEq)]
+enum Short {
+    /// KiB.
+    Room,
+    Inodes,
+}
+
+/// A file system of its own for a store, in a mount namespace of this thread's own: a tmpfs, or ext4 on a loop device.
+fn small_disk(shop: &Shop, ext4: bool) -> Disk {
     use nix::mount::{MsFlags, mount};
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("unshare(CLONE_NEWNS)");
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .expect("private");
     fs::create_dir_all(&shop.root).expect("mkdir");
-    mount(Some("jug-test"), &shop.root, Some("tmpfs"), MsFlags::empty(), Some(options)).expect("tmpfs");
+    if ext4 {
+        let file = shop.dir.join("disk");
+        fs::File::create(&file).and_then(|file| file.set_len(64 << 20)).expect("a file for the disk");
+        let run =
+            |command: &mut Command| assert!(command.status().expect("a program").success(), "{command:?}");
+        run(Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-m", "0", "-N", "2000"]).arg(&file));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(&shop.root));
+    } else {
+        mount(Some("jug-test"), &shop.root, Some("tmpfs"), MsFlags::empty(), Some("size=64m,nr_inodes=2000"))
+            .expect("tmpfs");
+    }
     Disk(shop.root.clone())
 }
 
-fn resize(shop: &Shop, options: &str) {
-    use nix::mount::{MsFlags, mount};
-    mount(None::<&str>, &shop.root, None::<&str>, MsFlags::MS_REMOUNT, Some(options)).expect("remount");
+/// Fills the disk up to what is left: only so much is free then.
+fn leave(shop: &Shop, short: Short, left: u64) {
+    let ballast = shop.root.join("ballast");
+    fs::create_dir(&ballast).expect("mkdir");
+    let free = nix::sys::statvfs::statvfs(&shop.root).expect("statvfs");
+    match short {
+        Short::Room => {
+            let bytes = (free.blocks_available() * free.fragment_size()).saturating_sub(left << 10);
+            let file = fs::File::create(ballast.join("room")).expect("a file");
+            nix::fcntl::posix_fallocate(&file, 0, bytes as i64).expect("fallocate");
+        }
+        Short::Inodes => {
+            for n in left..free.files_free() {
+                fs::File::create(ballast.join(n.to_string())).expect("an empty file");
+            }
+        }
+    }
 }
 
-fn fill(option: &str, unit: &str, levels: &[u64], enough: &str) {
-    let shop = Shop::new(option);
-    let small = shop.image(
-        "oci",
-        "small",
-        "tag = \"s:1\"\n[[layer]]\nfiles = [{ path = \"/a\", content = \"a\" }]\n",
-    );
+fn fill(short: Short, ext4: bool, levels: &[u64]) {
+    let shop = Shop::new(&format!("{}-{ext4}", if short == Short::Room { "room" } else { "inodes" }));
     let large = shop.image("oci", "large", &recipe("jug/large:1", 3));
     let clean = shop.beside("clean");
-    clean.ok(&["pull", &small]);
     clean.ok(&["pull", &large]);
-    let _disk = small_disk(&shop, enough);
+    let _disk = small_disk(&shop, ext4);
+    let runroot = shop.dir.join("run").display().to_string();
+    let hello = ["--runroot", &runroot, "run", "--rm", "hello", "true"];
     let mut refused = 0;
     for level in levels {
-        resize(&shop, enough);
-        shop.ok(&["pull", &small]);
-        resize(&shop, &format!("{option}={level}{unit}"));
+        shop.ok(&hello);
+        let before = shop.ok(&["images", "-q"]);
+        leave(&shop, short, *level);
         let said = shop.jug(&["pull", &large]);
         if said.code != Some(0) {
             refused += 1;
-            assert!(said.err.contains("no space left on device"), "{option}={level}: {}", said.err);
-            assert!(said.err.contains("jug system prune"), "{option}={level}: {}", said.err);
-            assert_eq!(shop.ok(&["images", "-q"]).lines().count(), 1, "{option}={level}");
+            assert!(said.err.contains("no space left on device"), "{level}: {}", said.err);
+            assert!(said.err.contains("jug system prune"), "{level}: {}", said.err);
+            assert_eq!(shop.ok(&["images", "-q"]), before, "{level}");
+            // What is there runs still, with the little that is left.
+            shop.ok(&hello);
         }
-        resize(&shop, enough);
+        fs::remove_dir_all(shop.root.join("ballast")).expect("rm");
         shop.is_whole();
         shop.ok(&["pull", &large]);
-        assert_eq!(shop.trees(), clean.trees(), "{option}={level}");
+        let (found, whole) = (shop.trees(), clean.trees());
+        assert!(whole.iter().all(|layer| found.get(layer.0) == Some(layer.1)), "{level}");
         shop.empties();
     }
+    println!("{} levels, at {refused} of them there was too little", levels.len());
     assert!(refused > 0, "no level was too low");
 }
 
-/// Levels between nothing at all and enough: three by default, `JUG_ROUNDS` of them else.
+/// Levels between very little and enough: six by default, `JUG_ROUNDS` of them else.
 fn levels(from: u64, to: u64) -> Vec<u64> {
     let count = rounds(6).clamp(2, 100);
     (0..count).map(|i| from + (to - from) * i / (count - 1)).collect()
@@ -233,12 +265,36 @@ fn levels(from: u64, to: u64) -> Vec<u64> {
 
 #[test]
 fn a_full_disk_is_a_clear_error() {
-    fill("size", "k", &levels(64, 6000), "size=64m,nr_inodes=100k");
+    fill(Short::Room, false, &levels(200, 6000));
 }
 
 #[test]
 fn a_disk_without_inodes_is_a_clear_error() {
-    fill("nr_inodes", "", &levels(46, 240), "size=64m,nr_inodes=100k");
+    fill(Short::Inodes, false, &levels(60, 240));
+}
+
+/// The same of a real file system, where this machine has loop devices.
+#[test]
+fn a_full_loop_disk_is_a_clear_error() {
+    if has_loop_devices() {
+        fill(Short::Room, true, &levels(200, 6000));
+    }
+}
+
+#[test]
+fn a_loop_disk_without_inodes_is_a_clear_error() {
+    if has_loop_devices() {
+        fill(Short::Inodes, true, &levels(60, 240));
+    }
+}
+
+fn has_loop_devices() -> bool {
+    let there = fs::exists("/dev/loop-control").expect("stat");
+    if !there {
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "SKIP loop: this machine has no loop devices");
+    }
+    there
 }
 
 /// What is done to a store.

@@ -11,6 +11,7 @@
 //!     started exited       the last start, and how it ended: both carry the same attempt, or nobody knows the end
 //!     log log.1 ...        what it said
 //! ROOT/containers/.names/NAME  a link that says the ID: a name is taken by making it
+//! ROOT/containers/.ids/ID      a link that says its range of ids, see `ranges`
 //! ```
 //! No lock and no file is shared between containers, so that `ps` never waits. Status is observed: the runtime's record
 //! names a process, the kernel says whether it lives, the lock whether somebody watches it.
@@ -26,7 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use super::place::{Place, io};
 use super::settings::Settings;
-use super::{names, quantity};
+use super::spec::Maps;
+use super::{names, quantity, ranges};
 use crate::container as oci;
 use crate::container::record::{Id, rfc3339};
 use crate::error::{Error, Result};
@@ -58,6 +60,8 @@ pub struct Record {
     pub volumes: Vec<String>,
     /// Its cgroup is a scope of the caller's own systemd.
     pub scope: bool,
+    /// The ids of a range of its own (`ranges`), under which the layers of its root are mounted; none else.
+    pub maps: Maps,
     pub settings: Settings,
 }
 
@@ -359,6 +363,7 @@ impl Container {
             }
         }
         remove_tree(&self.path)?;
+        ranges::give_back(&self.place, &self.record.id);
         unpin(&self.place, &self.record.id)
     }
 }
@@ -402,6 +407,7 @@ fn sweep_unborn(place: &Place, id: &str) {
         let links = fs::read_dir(place.names()).into_iter().flatten().flatten();
         links.for_each(|link| free_name(place, &link.file_name().to_string_lossy(), id));
         let _ = unpin(place, id).and_then(|()| remove_tree(&path));
+        ranges::give_back(place, id);
     }
 }
 

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use super::place::io;
 use super::settings::Settings;
+use super::spec::Maps;
 use crate::error::{Error, Result};
 use crate::host;
+use crate::sys::{cwd, path};
 
 /// The names of the files, here and in the container.
 pub const FILES: [(&str, &str); 3] =
@@ -24,6 +26,19 @@ pub fn write(dir: &Path, hostname: &str, settings: &Settings, shares_host: bool)
         .unwrap_or_default();
     let own = host::read("/etc/resolv.conf").unwrap_or_default();
     put("resolv.conf", &resolv(if shares_host { &own } else { &theirs }, settings, shares_host)?)
+}
+
+/// They are root's of the container, whose ids are others than the host's.
+pub fn belong_to(dir: &Path, maps: &Maps) -> Result<()> {
+    let (Some(uid), Some(gid)) = (maps.uid.first(), maps.gid.first()) else { return Ok(()) };
+    for (name, _) in FILES {
+        match path::chownat(cwd(), &dir.join(name), uid.1, gid.1) {
+            // Those of another container, whose network it has.
+            Err(e) if e.errno() == libc::ENOENT => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 fn hosts(hostname: &str, settings: &Settings, shares_host: bool) -> Result<String> {

@@ -50,7 +50,7 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
             Err(Error::new(format!("--userns {mode}: is for unprivileged callers")).next("leave it out"))
         }
         (other, _) => Err(Error::new(format!("--userns: {other:?} is not supported"))
-            .next("use host, or as an unprivileged user keep-id")),
+            .next("use host, auto, or as an unprivileged user keep-id")),
     }
 }
 
@@ -124,6 +124,11 @@ fn subordinate(table: &str, uid: u32) -> Vec<(u32, u32)> {
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
     let who: Vec<String> = names.chain([uid.to_string()]).collect();
+    ranges_of(table, &who).into_iter().take(1).map(|(first, size)| (first, size.min(RANGE))).collect()
+}
+
+/// The ranges that a table of subordinate ids (subuid(5)) gives to one of these, first id and size each.
+pub fn ranges_of(table: &str, who: &[String]) -> Vec<(u32, u32)> {
     let text = host::read(table).unwrap_or_default();
     let ranges = text.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -132,7 +137,7 @@ fn subordinate(table: &str, uid: u32) -> Vec<(u32, u32)> {
         (who.iter().any(|own| own == name) && size > 0 && first.checked_add(size).is_some())
             .then_some((first, size))
     });
-    ranges.take(1).map(|(first, size)| (first, size.min(RANGE))).collect()
+    ranges.collect()
 }
 
 /// The program's user must be somebody inside.

@@ -20,7 +20,7 @@ use super::runtime::{self, Runtime};
 use super::settings::Settings;
 use super::spec::{self, Args, FromImage, Joined, Maps, Parts};
 use super::user::User;
-use super::{files, ids, init, limits, log, points, quantity, rootless, snapshot, user, volumes};
+use super::{files, ids, init, limits, log, points, quantity, ranges, rootless, snapshot, user, volumes};
 use crate::apply::root::RootDir;
 use crate::error::{Error, Result};
 use crate::image::store::{Image, Store};
@@ -82,6 +82,11 @@ pub struct Prepared {
 /// Makes a container that waits for its start. The lock is held.
 pub fn create(place: &Place, settings: &Settings, root: Root, words: &[String]) -> Result<Prepared> {
     let args = root.says.args(settings, words)?;
+    let auto = ranges::asked(settings)?;
+    if auto.is_some() && root.directory.is_some() {
+        return Err(Error::new("--userns auto: needs an image")
+            .why("the files of a plain directory have the host's ids, and would belong to nobody inside"));
+    }
     Runtime::find(place, settings.runtime.as_deref())?;
     let cid_file = settings.cidfile.as_deref().map(claim_cid_file).transpose()?;
     let container = Container::claim(place, settings.name.as_deref());
@@ -128,7 +133,9 @@ fn write(
     container: &mut Container,
 ) -> Result<Option<OwnedFd>> {
     let id = container.id().to_owned();
+    let mut highest_id = 0;
     if let Some((store, image)) = &root.kept {
+        highest_id = image.highest_id;
         // No garbage collection takes the layers from under the container; `Container::erase` lets go.
         store.pin(image, &id, !settings.rm)?;
     }
@@ -148,7 +155,12 @@ fn write(
     if sys::signal::number(&record.stop_signal).is_none() {
         return Err(Error::new(format!("--stop-signal: unknown signal {:?}", record.stop_signal)));
     }
-    let mut tree = open_root(container)?;
+    let auto = ranges::asked(settings)?;
+    // Whose the container's ids are is known when it is known who is in the image.
+    let mut tree = match auto {
+        Some(_) => Some(snapshot::below(container)?),
+        None => open_root(container)?,
+    };
     let dir = match (&tree, &container.record.rootfs) {
         (Some(tree), _) => tree.try_clone().map_err(io("dup"))?,
         (None, Some(dir)) => path::open(dir, libc::O_PATH | libc::O_DIRECTORY)?,
@@ -158,12 +170,15 @@ fn write(
     let own = ids::user_of(settings);
     let said = settings.user.as_deref().or(root.says.user.as_deref()).unwrap_or(&own);
     let user = user::resolve(&dir, said, &settings.group_add)?;
-    let maps = ids::maps(settings, &user)?;
+    let maps = match auto {
+        Some(auto) => ranges::claim(place, &id, auto, &dir, &user, highest_id)?,
+        None => ids::maps(settings, &user)?,
+    };
     let hostname = hostname(settings, &id)?;
     let mut mounts = files_of(place, settings, container, &hostname, &dir)?;
     let wanted = volumes::wanted(settings, &root.says.volumes)?;
     container.claim_volumes(volumes::anonymous(&wanted))?;
-    let of_volumes = volumes::make(place, &wanted, &dir)?;
+    let of_volumes = volumes::make(place, &wanted, &dir, auto.is_some())?;
     mounts.retain(|file| !of_volumes.iter().any(|other| other["destination"] == file["destination"]));
     mounts.extend(of_volumes);
     if settings.init {
@@ -172,12 +187,16 @@ fn write(
     }
     let config =
         write_config(settings, &root.says, container, &args_of_all, &user, mounts, &hostname, &maps)?;
-    if tree.is_some() && settings.read_only {
-        // A layer that is mounted must not change: the root is mounted once more with what it lacked.
-        let points = container.path.join(snapshot::POINTS);
-        if points::make(&points, &dir, &points::wanted(&config))? {
-            tree = open_root(container)?;
-        }
+    // A layer that is mounted must not change: the root is mounted once more with what it lacked.
+    let lacks = tree.is_some()
+        && settings.read_only
+        && points::make(&snapshot::points(container)?, &dir, &points::wanted(&config))?;
+    if auto.is_some() {
+        container.record.maps = maps;
+        files::belong_to(&container.path, &container.record.maps)?;
+    }
+    if lacks || auto.is_some() {
+        tree = open_root(container)?;
     }
     container.write_record()?;
     Ok(tree)

@@ -10,6 +10,7 @@
 //! Nothing is shared between containers: each has its directory, whoever runs it holds the lock on that, and what the
 //! state is the kernel says.
 
+pub mod apparmor;
 pub mod attach;
 pub mod container;
 pub mod devices;
@@ -25,6 +26,7 @@ pub mod names;
 pub mod place;
 pub mod points;
 pub mod quantity;
+pub mod ranges;
 pub mod rootless;
 pub mod runtime;
 pub mod seccomp;

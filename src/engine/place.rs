@@ -49,6 +49,11 @@ impl Place {
         self.root.join("containers/.names")
     }
 
+    /// The ranges of ids that containers have, see `ranges`.
+    pub fn ranges(&self) -> PathBuf {
+        self.root.join("containers/.ids")
+    }
+
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
     }

@@ -112,7 +112,7 @@ pub struct Settings {
     /// Seconds after which `stop` kills [default: 10]
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     pub stop_timeout: Option<i64>,
-    /// host, or for unprivileged users with --rootfs keep-id (the caller's id inside too)
+    /// host; auto[:size=N] (ids of its own); for unprivileged users with --rootfs keep-id (the caller's id inside too)
     #[arg(long, value_name = "MODE")]
     pub userns: Option<String>,
     /// Set a label

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::settings::Settings;
 use super::user::User;
-use super::{devices, quantity, seccomp};
+use super::{apparmor, devices, quantity, seccomp};
 use crate::error::{Error, Result};
 use crate::host;
 
@@ -82,7 +83,7 @@ pub struct Joined {
 }
 
 /// Ids of a user namespace, `(inside, outside, how many)` each; empty for none.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Maps {
     pub uid: Vec<(u32, u32, u32)>,
     pub gid: Vec<(u32, u32, u32)>,
@@ -255,7 +256,7 @@ fn process(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
     if host::is_rootless() {
         process.as_object_mut().map(|process| process.remove("oomScoreAdj"));
     }
-    if let Some(profile) = apparmor(settings)? {
+    if let Some(profile) = apparmor::profile(settings)? {
         process["apparmorProfile"] = profile.into();
     }
     Ok(process)
@@ -289,29 +290,6 @@ fn no_new_privileges(settings: &Settings) -> Result<bool> {
         Some(other) => {
             Err(Error::new(format!("--security-opt no-new-privileges: {other:?} is not true or false")))
         }
-    }
-}
-
-/// What was asked for, or the profile of the container tools that the host has loaded.
-fn apparmor(settings: &Settings) -> Result<Option<String>> {
-    let loaded = host::read("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
-    let named = |wanted: &str| {
-        let names = loaded.lines().filter_map(|line| line.rsplit_once(" (")).map(|(name, _)| name);
-        names.into_iter().find(|name| *name == wanted || (wanted.ends_with('-') && name.starts_with(wanted)))
-    };
-    match settings.security("apparmor") {
-        Some("unconfined") => Ok((!loaded.is_empty()).then(|| "unconfined".to_owned())),
-        Some(profile) => match named(profile) {
-            Some(_) => Ok(Some(profile.to_owned())),
-            None => Err(Error::new(format!(
-                "--security-opt apparmor: the host has no profile {profile:?} loaded"
-            ))),
-        },
-        None if settings.privileged => Ok(None),
-        None => Ok(["jug-default", "containers-default-", "docker-default"]
-            .iter()
-            .find_map(|n| named(n))
-            .map(str::to_owned)),
     }
 }
 

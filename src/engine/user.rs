@@ -72,6 +72,15 @@ fn find(said: &str, more: &[String], read: &dyn Fn(&str) -> Result<String>) -> R
     Ok(User { uid, gid, groups: all, home })
 }
 
+/// The highest id that the root's own files name. Not that of nobody, which most images name and few use.
+pub fn highest(root: &RootDir) -> Result<u32> {
+    const NOBODY: u32 = 65_534;
+    let (passwd, groups) = (lines_of(root, "etc/passwd")?, lines_of(root, "etc/group")?);
+    let users = passwd.lines().filter_map(Entry::parse).flat_map(|entry| [entry.uid, entry.gid]);
+    let groups = groups.lines().filter_map(|line| number(line.split(':').nth(2)?));
+    Ok(users.chain(groups).filter(|id| *id != NOBODY).max().unwrap_or(0))
+}
+
 /// A line of passwd(5).
 struct Entry<'a> {
     name: &'a str,

@@ -175,8 +175,9 @@ pub fn anonymous(mounts: &[Mount]) -> Vec<String> {
     mounts.iter().filter_map(name).collect()
 }
 
-/// Makes the volumes that are new, filled with what the image has there, and gives the mounts for config.json.
-pub fn make(place: &Place, mounts: &[Mount], root: &RootDir) -> Result<Vec<Value>> {
+/// Makes the volumes that are new, filled with what the image has there, and gives the mounts for config.json. `idmap`:
+/// the container's ids are not the image's, under which a volume is kept, so that containers with other ids share it.
+pub fn make(place: &Place, mounts: &[Mount], root: &RootDir, idmap: bool) -> Result<Vec<Value>> {
     let mut entries = Vec::new();
     for mount in mounts {
         let mut options = mount.options.clone();
@@ -204,6 +205,7 @@ pub fn make(place: &Place, mounts: &[Mount], root: &RootDir) -> Result<Vec<Value
                 ("bind", path.to_string_lossy().into_owned())
             }
             Source::Volume(name) | Source::Anonymous(name) => {
+                options.extend(idmap.then(|| "idmap".to_owned()));
                 ("bind", volume(place, name, mount, root)?.to_string_lossy().into_owned())
             }
         };

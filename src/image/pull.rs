@@ -509,6 +509,7 @@ impl Work<'_> {
             blob: self.layers[i].digest().clone(),
             entries: applied.entries,
             bytes: applied.bytes,
+            highest_id: applied.highest_id,
             tree: applied.tree.clone(),
         }
     }

@@ -27,6 +27,8 @@ pub struct Options<'a> {
     pub volatile: bool,
     /// The user namespace whose ids the layers shall appear under.
     pub id_map: Option<BorrowedFd<'a>>,
+    /// Another one for the topmost layer.
+    pub id_map_of_top: Option<BorrowedFd<'a>>,
     /// The caller is not root of the machine: `user.overlay.*` instead of `trusted.overlay.*`.
     pub rootless: bool,
 }
@@ -41,11 +43,16 @@ pub fn mount(layers: &[PathBuf], upper: Option<&Upper<'_>>, options: &Options<'_
         )));
     }
     let dir = |path: &Path| path::open(path, libc::O_PATH | libc::O_DIRECTORY);
-    let mut lowers: Vec<Lower> =
-        layers.iter().rev().map(|layer| Lower::open(layer, options.id_map)).collect::<Result<_>>()?;
+    let id_map = |n| options.id_map_of_top.filter(|_| n == 0).or(options.id_map);
+    let mut lowers: Vec<Lower<'_>> = layers
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(n, layer)| Lower::open(layer, id_map(n)))
+        .collect::<Result<_>>()?;
     let places = upper.map(|upper| Ok((dir(upper.upper)?, dir(upper.work)?))).transpose()?;
     if places.is_none() && lowers.len() == 1 {
-        return lowers.remove(0).alone(options.id_map);
+        return lowers.remove(0).alone();
     }
     Overlay { lowers, places, options: *options }.mount()
 }
@@ -76,32 +83,34 @@ fn explained(error: Error) -> Error {
 }
 
 /// A layer that is at hand.
-struct Lower {
+struct Lower<'a> {
     /// Its directory; or the root of its image, mounted for nobody else, under the ids that are wanted.
     root: OwnedFd,
     /// Of an image, the directory in which it lies.
     place: Option<PathBuf>,
+    /// The ids that a directory shall have yet.
+    id_map: Option<BorrowedFd<'a>>,
 }
 
-impl Lower {
-    fn open(layer: &Path, id_map: Option<BorrowedFd<'_>>) -> Result<Self> {
+impl<'a> Lower<'a> {
+    fn open(layer: &Path, id_map: Option<BorrowedFd<'a>>) -> Result<Self> {
         let fd = path::open(layer, libc::O_PATH)?;
         if path::stat(fd.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR {
-            return Ok(Self { root: fd, place: None });
+            return Ok(Self { root: fd, place: None, id_map });
         }
         let root = mounted(&fd, layer)?;
         if let Some(userns) = id_map {
             mount::set_idmap(root.as_fd(), userns, false)?;
         }
-        Ok(Self { root, place: layer.parent().map(Path::to_owned) })
+        Ok(Self { root, place: layer.parent().map(Path::to_owned), id_map: None })
     }
 
     /// The layer as a read-only mount.
-    fn alone(self, id_map: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    fn alone(self) -> Result<OwnedFd> {
         if self.place.is_some() {
             return Ok(self.root);
         }
-        let tree = mapped(&self.root, id_map)?;
+        let tree = mapped(self.root.as_fd(), self.id_map)?;
         let read_only = mount::SetAttr { set: mount::MOUNT_ATTR_RDONLY, ..Default::default() };
         mount::set_attributes(tree.as_fd(), read_only, false)?;
         Ok(tree)
@@ -128,18 +137,21 @@ fn mount_of(source: &OwnedFd) -> Result<OwnedFd> {
     context.mount(mount::MOUNT_ATTR_RDONLY)
 }
 
-/// A detached mount of a layer's directory, under the ids that are wanted.
-fn mapped(layer: &OwnedFd, id_map: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
-    let tree = mount::open_tree(layer.as_fd(), Path::new(""), false, false)?;
+/// A detached mount of a directory, under the ids that are wanted.
+pub fn mapped(dir: BorrowedFd<'_>, id_map: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let tree = mount::open_tree(dir, Path::new(""), false, false)?;
     if let Some(userns) = id_map {
-        mount::set_idmap(tree.as_fd(), userns, false)?;
+        mount::set_idmap(tree.as_fd(), userns, false).map_err(|e| {
+            e.why("the file system of the store may not take idmapped mounts")
+                .next("leave --userns out, or put the store on ext4, xfs or btrfs")
+        })?;
     }
     Ok(tree)
 }
 
 struct Overlay<'a> {
     /// Top first, as overlayfs counts them.
-    lowers: Vec<Lower>,
+    lowers: Vec<Lower<'a>>,
     /// The upper directory and the work directory.
     places: Option<(OwnedFd, OwnedFd)>,
     options: Options<'a>,
@@ -157,18 +169,12 @@ impl Overlay<'_> {
     }
 
     fn mount_detached(&self) -> Result<OwnedFd> {
-        let wanted = |lower: &&Lower| self.options.id_map.is_some() && lower.place.is_none();
-        let mapped: Vec<OwnedFd> = self
-            .lowers
-            .iter()
-            .filter(wanted)
-            .map(|lower| mapped(&lower.root, self.options.id_map))
-            .collect::<Result<_>>()?;
-        let mut mapped = mapped.iter();
+        let of_map =
+            |lower: &Lower<'_>| lower.id_map.map(|map| mapped(lower.root.as_fd(), Some(map))).transpose();
+        let mapped: Vec<Option<OwnedFd>> = self.lowers.iter().map(of_map).collect::<Result<_>>()?;
         let overlay = mount::fsopen("overlay")?;
-        for lower in &self.lowers {
-            let own = Some(&lower.root).filter(|_| !wanted(&lower));
-            overlay.set("lowerdir+", &by_fd(own.or_else(|| mapped.next()).unwrap_or(&lower.root)))?;
+        for (lower, mapped) in self.lowers.iter().zip(&mapped) {
+            overlay.set("lowerdir+", &by_fd(mapped.as_ref().unwrap_or(&lower.root)))?;
         }
         for (key, value) in self.settings() {
             match value {
@@ -191,7 +197,7 @@ impl Overlay<'_> {
         mount::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_PRIVATE)?;
         // The directories again, as this namespace has them; and through what is mounted on them.
         let seen = |dir: &OwnedFd| path::open(&path::name_of(dir.as_fd())?, libc::O_PATH | libc::O_DIRECTORY);
-        let here = |lower: &Lower| -> Result<Lower> {
+        let here = |lower: &Lower<'_>| -> Result<Lower<'_>> {
             let root = match &lower.place {
                 // An image is mounted already, and over its own directory nobody misses anything.
                 Some(place) => {
@@ -199,16 +205,16 @@ impl Overlay<'_> {
                     path::open(place, libc::O_PATH | libc::O_DIRECTORY)?
                 }
                 None => {
-                    if self.options.id_map.is_some() {
-                        let tree = mapped(&seen(&lower.root)?, self.options.id_map)?;
+                    if lower.id_map.is_some() {
+                        let tree = mapped(seen(&lower.root)?.as_fd(), lower.id_map)?;
                         mount::attach(tree.as_fd(), seen(&lower.root)?.as_fd())?;
                     }
                     seen(&lower.root)?
                 }
             };
-            Ok(Lower { root, place: None })
+            Ok(Lower { root, place: None, id_map: None })
         };
-        let lowers: Vec<Lower> = self.lowers.iter().map(here).collect::<Result<_>>()?;
+        let lowers: Vec<Lower<'_>> = self.lowers.iter().map(here).collect::<Result<_>>()?;
         let places = match &self.places {
             Some((upper, work)) => Some((seen(upper)?, seen(work)?)),
             None => None,

@@ -108,7 +108,7 @@ impl Drop for Engine {
         let containers = self.root().join("containers");
         let left = || {
             let entries = std::fs::read_dir(&containers).into_iter().flatten().flatten();
-            entries.map(|entry| entry.file_name()).filter(|name| name != ".names").count()
+            entries.map(|entry| entry.file_name()).filter(|name| name != ".names" && name != ".ids").count()
         };
         if std::thread::panicking() {
             return;
@@ -117,6 +117,8 @@ impl Drop for Engine {
         assert_eq!(left(), 0, "directories of containers");
         let names = std::fs::read_dir(containers.join(".names")).into_iter().flatten().flatten();
         assert_eq!(names.count(), 0, "names of containers");
+        let ranges = std::fs::read_dir(containers.join(".ids")).into_iter().flatten().flatten();
+        assert_eq!(ranges.count(), 0, "ranges of ids of containers");
         eventually("the end of the monitors", || {
             let tag = self.bundle.tag();
             let processes = std::fs::read_dir("/proc").expect("/proc").flatten();

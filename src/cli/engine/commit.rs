@@ -10,7 +10,7 @@ use super::each::{find, place};
 use super::{Global, changes};
 use crate::cli::log;
 use crate::container::record::rfc3339;
-use crate::engine::{life, rootless};
+use crate::engine::{life, rootless, snapshot};
 use crate::error::{Error, Result};
 use crate::image::layer::write;
 use crate::image::made::{Made, MadeLayer};
@@ -20,7 +20,7 @@ use crate::image::pull::{Options, pull};
 use crate::image::reference::Reference;
 use crate::image::source::LONGEST_MANIFEST;
 use crate::image::store::Store;
-use crate::sys::{path, process};
+use crate::sys::process;
 
 /// Make an image of a container and what it has written
 #[derive(Debug, Args)]
@@ -59,8 +59,8 @@ impl Commit {
         let frozen = self.pause && life::pause(&container, true).is_ok();
         let spool = store.spool()?;
         let mut file = std::io::BufWriter::with_capacity(128 << 10, spool.file()?);
-        let upper = path::open(&container.path.join("upper"), libc::O_RDONLY | libc::O_DIRECTORY)?;
-        let written = write::layer_of(upper.as_fd(), &mut file);
+        let upper = snapshot::written(&container);
+        let written = upper.and_then(|upper| write::layer_of(upper.as_fd(), &mut file));
         if frozen {
             life::pause(&container, false)?;
         }

@@ -164,6 +164,7 @@ fn printf(format: &str, arguments: &[Value]) -> std::result::Result<String, Stri
     }
     Ok(out + rest)
 }
+
 /// Docker's `{{.Label "key"}}`: the value, or nothing. The labels of a row are one string, with commas.
 pub(super) fn label(row: &Value, arguments: &[Value]) -> Value {
     let [Value::String(key)] = arguments else { return Value::Null };

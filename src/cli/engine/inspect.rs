@@ -164,6 +164,7 @@ fn host_config(container: &Container, config: &Value) -> Value {
         "IpcMode": settings.ipc.as_deref().unwrap_or("private"),
         "UTSMode": settings.uts.as_deref().unwrap_or("private"),
         "UsernsMode": settings.userns.as_deref().unwrap_or(""),
+        "IDMappings": id_mappings(&config["linux"]),
         "Memory": number("/memory/limit"),
         "MemorySwap": number("/memory/swap"),
         "NanoCpus": quota * 10_000,
@@ -178,6 +179,18 @@ fn host_config(container: &Container, config: &Value) -> Value {
         "MaskedPaths": config["linux"]["maskedPaths"],
         "ReadonlyPaths": config["linux"]["readonlyPaths"],
     })
+}
+
+/// As Podman shows them, `INSIDE:OUTSIDE:SIZE` each; null without a user namespace.
+fn id_mappings(linux: &Value) -> Value {
+    let list = |key: &str| -> Option<Vec<String>> {
+        let text = |map: &Value| format!("{}:{}:{}", map["containerID"], map["hostID"], map["size"]);
+        Some(linux[key].as_array()?.iter().map(text).collect())
+    };
+    match (list("uidMappings"), list("gidMappings")) {
+        (Some(uid), Some(gid)) => json!({ "UidMap": uid, "GidMap": gid }),
+        _ => Value::Null,
+    }
 }
 
 /// Binds and volumes, not what every container has.

@@ -20,7 +20,6 @@ mod load;
 mod login;
 mod logout;
 mod logs;
-mod pattern;
 mod ps;
 mod pull;
 mod push;

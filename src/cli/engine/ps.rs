@@ -1,12 +1,12 @@
 //! `ps`: the containers, as a table.
 
 use clap::Args;
+use regex::{Regex, RegexBuilder};
 use serde_json::{Value, json};
 
 use super::Global;
 use super::each::place;
 use super::format::Format;
-use super::pattern::Pattern;
 use crate::cli::log;
 use crate::engine::container::{Container, Status};
 use crate::engine::place::Place;
@@ -114,6 +114,17 @@ impl Ps {
     }
 }
 
+/// A regular expression, found anywhere in a name.
+fn regex(text: &str) -> Result<Regex> {
+    const MOST_BYTES: usize = 1 << 20;
+    RegexBuilder::new(text).size_limit(MOST_BYTES).build().map_err(|e| {
+        // The first lines draw where in the text it is.
+        let why = e.to_string();
+        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Error::new(format!("--filter: {text:?} is no regular expression")).why(why)
+    })
+}
+
 struct Filter<'a> {
     key: &'a str,
     test: Test<'a>,
@@ -121,7 +132,7 @@ struct Filter<'a> {
 
 enum Test<'a> {
     Id(&'a str),
-    Name(Pattern),
+    Name(Regex),
     Label(&'a str, Option<&'a str>),
     NoLabel(&'a str, Option<&'a str>),
     Status(&'a str),
@@ -145,7 +156,7 @@ impl<'a> Filter<'a> {
             "name" => {
                 // Docker's own names begin with a slash.
                 let bare = value.strip_prefix("^/").map(|rest| format!("^{rest}"));
-                Test::Name(Pattern::parse(bare.as_deref().unwrap_or(value.trim_start_matches('/')))?)
+                Test::Name(regex(bare.as_deref().unwrap_or(value.trim_start_matches('/')))?)
             }
             "label" => Test::Label(label().0, label().1),
             "label!" => Test::NoLabel(label().0, label().1),
@@ -192,7 +203,7 @@ impl<'a> Filter<'a> {
         };
         match &self.test {
             Test::Id(id) => record.id.starts_with(id),
-            Test::Name(pattern) => pattern.finds(&record.name),
+            Test::Name(pattern) => pattern.is_match(&record.name),
             Test::Label(key, value) => labelled(key, value),
             Test::NoLabel(key, value) => !labelled(key, value),
             Test::Status(word) => status.word() == *word,

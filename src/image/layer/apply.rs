@@ -32,6 +32,8 @@ pub struct Applier {
     /// Whether an entry names the root.
     root_named: bool,
     pub entries: u64,
+    /// The highest user or group so far.
+    pub highest_id: u32,
     /// The content of regular files, by inode.
     pub contents: HashMap<u64, [u8; 32]>,
     warnings: BTreeSet<String>,
@@ -46,6 +48,7 @@ impl Applier {
             rootless,
             root_named: false,
             entries: 0,
+            highest_id: 0,
             contents: HashMap::new(),
             warnings: BTreeSet::new(),
             borrowed: Borrowed::default(),
@@ -337,6 +340,7 @@ impl Applier {
     }
 
     fn chowns(&mut self, meta: &Meta) -> bool {
+        self.highest_id = self.highest_id.max(meta.uid).max(meta.gid);
         if self.ids == Ids::Single && (meta.uid, meta.gid) != (0, 0) {
             self.warn(
                 "files of other owners than root belong to you now: you have only one user and one group (a range \

@@ -87,6 +87,8 @@ pub struct Applied {
     pub entries: u64,
     /// Bytes of the uncompressed tar.
     pub bytes: u64,
+    /// The highest user or group that the tar names.
+    pub highest_id: u32,
     /// The digest of the tree as it stands, as `tree::digest` computes it from the directory alone.
     pub tree: Digest,
     /// Directories that no entry names, but that entries lie in (empty: the root): where a lower layer has them,

@@ -133,9 +133,10 @@ fn hear(socket: BorrowedFd<'_>) -> Result<Option<Result<Applied>>> {
             b'W' => warnings.push(String::from_utf8_lossy(rest).into_owned()),
             b'E' => return Ok(Some(Err(Error::decode(rest)))),
             _ => {
-                let applied = decode_done(rest).map(|(entries, bytes, tree)| Applied {
+                let applied = decode_done(rest).map(|(entries, bytes, highest_id, tree)| Applied {
                     entries,
                     bytes,
+                    highest_id,
                     tree,
                     implied,
                     borrowed,
@@ -154,15 +155,17 @@ fn decode_link(bytes: &[u8]) -> Option<(PathBuf, PathBuf)> {
     Some((path(&bytes[..at]), path(&bytes[at + 1..])))
 }
 
-fn encode_done(entries: u64, bytes: u64, tree: &Digest) -> Vec<u8> {
-    [b"D", &entries.to_le_bytes()[..], &bytes.to_le_bytes(), tree.to_string().as_bytes()].concat()
+fn encode_done(applier: &Applier, bytes: u64, tree: &Digest) -> Vec<u8> {
+    let numbers = [applier.entries.to_le_bytes(), bytes.to_le_bytes()].concat();
+    [b"D", &numbers[..], &applier.highest_id.to_le_bytes(), tree.to_string().as_bytes()].concat()
 }
 
-fn decode_done(bytes: &[u8]) -> Option<(u64, u64, Digest)> {
+fn decode_done(bytes: &[u8]) -> Option<(u64, u64, u32, Digest)> {
     let (entries, rest) = bytes.split_first_chunk()?;
-    let (bytes, tree) = rest.split_first_chunk()?;
+    let (bytes, rest) = rest.split_first_chunk()?;
+    let (highest_id, tree) = rest.split_first_chunk()?;
     let tree = std::str::from_utf8(tree).ok()?.parse().ok()?;
-    Some((u64::from_le_bytes(*entries), u64::from_le_bytes(*bytes), tree))
+    Some((u64::from_le_bytes(*entries), u64::from_le_bytes(*bytes), u32::from_le_bytes(*highest_id), tree))
 }
 
 /// Whether this process was started to be the worker.
@@ -224,7 +227,7 @@ fn work(socket: BorrowedFd<'_>) -> Result<Vec<u8>> {
     for words in applier.warnings() {
         socket::send(socket, &[b"W", words.as_bytes()].concat(), None)?;
     }
-    Ok(encode_done(applier.entries, bytes, &tree))
+    Ok(encode_done(&applier, bytes, &tree))
 }
 
 /// Where the tree stands until it is an image.

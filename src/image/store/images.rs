@@ -31,6 +31,8 @@ pub struct Image {
     pub chains: Vec<Digest>,
     /// Bytes of its files, unpacked.
     pub size: u64,
+    /// The highest user or group that owns one of them.
+    pub highest_id: u32,
     /// When it came, in seconds since 1970.
     pub since: i64,
     /// Where it came from, as a reference to pull again: absent where it was loaded or made here.
@@ -300,10 +302,11 @@ impl Store {
         let held = record.manifests.last().ok_or_else(|| Error::new("an image without a manifest"))?;
         let own = || names.iter().filter(|name| name.image == record.id);
         let mut layers = Vec::new();
-        let mut size = 0;
+        let (mut size, mut highest_id) = (0, 0);
         for chain in &record.layers {
             let layer = self.layer(chain)?.ok_or_else(|| missing(&record.id, chain))?;
             size += layer.meta.bytes;
+            highest_id = layer.meta.highest_id.max(highest_id);
             layers.push(layer.path);
         }
         let mut digests: Vec<String> =
@@ -319,6 +322,7 @@ impl Store {
             layers,
             chains: record.layers,
             size,
+            highest_id,
             since: record.since,
             source: record.source,
             id: record.id,

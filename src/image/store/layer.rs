@@ -26,6 +26,9 @@ pub struct Meta {
     pub entries: u64,
     /// Bytes of the uncompressed archive.
     pub bytes: u64,
+    /// The highest user or group that owns something in it.
+    #[serde(default)]
+    pub highest_id: u32,
     /// The digest of the tree (or of the file system image) that was made, for `jug system fsck --deep`.
     pub tree: Digest,
 }
