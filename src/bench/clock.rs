@@ -26,6 +26,16 @@ impl Clock {
         Self { begun: Instant::now(), limit }
     }
 
+    /// Seconds of the whole run.
+    pub fn limit(&self) -> f64 {
+        self.limit.as_secs_f64()
+    }
+
+    /// When everything but the reports is over.
+    pub fn end(&self) -> Instant {
+        self.begun + self.limit.saturating_sub(Duration::from_secs_f64(RESERVE))
+    }
+
     pub fn elapsed(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()
     }

@@ -7,8 +7,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::report::figures;
-use super::results::Results;
-use super::stats::{Dice, Line, Ratio, bootstrap, median};
+use super::results::{Class, Results};
+use super::stats::{Blocks, Dice, Line, Ratio, bootstrap, median};
 use crate::error::{Error, Result};
 
 pub fn perform(a: &Path, b: &Path) -> Result<u8> {
@@ -73,26 +73,32 @@ pub fn compared(a: &Results, b: &Results) -> Result<String> {
 }
 
 fn samples(a: &Results, b: &Results, dice: &mut Dice) -> Vec<Row> {
-    let mut pairs: Vec<(String, &'static str, &[f64], &[f64])> = Vec::new();
+    let mut pairs: Vec<(String, &'static str, [&[f64]; 2], [&[usize]; 2])> = Vec::new();
     for (manner, here) in &a.starts {
         for (name, here) in here {
             let Some(there) = b.starts.get(manner).and_then(|there| there.get(name)) else { continue };
-            pairs.push((format!("{name}: start, {manner}, wall"), "ms", &here.wall_ms, &there.wall_ms));
-            pairs.push((format!("{name}: start, {manner}, CPU"), "ms", &here.cpu_ms, &there.cpu_ms));
+            let blocks = [&here.blocks[..], &there.blocks];
+            let what = format!("{name}: start, {manner}");
+            pairs.push((format!("{what}, wall"), "ms", [&here.wall_ms, &there.wall_ms], blocks));
+            pairs.push((format!("{what}, CPU"), "ms", [&here.cpu_ms, &there.cpu_ms], blocks));
         }
     }
-    for (name, here) in &a.overhead {
+    let emulated = |name: &str| a.named(name).is_some_and(|named| named.class == Class::Emulated);
+    for (name, here) in a.overhead.iter().filter(|(name, _)| !emulated(name)) {
         for (figure, here) in here {
             let Some(there) = b.overhead.get(name).and_then(|there| there.get(figure)) else { continue };
             let (words, unit) = figures::overhead_words(figure);
-            pairs.push((format!("{name}: {words}"), unit, here, there));
+            pairs.push((format!("{name}: {words}"), unit, [here, there], [&[], &[]]));
         }
     }
-    let row = |(what, unit, here, there): (String, &'static str, &[f64], &[f64])| {
-        let ratio = bootstrap(here, there, dice)?;
-        Some(Row { what, unit, a: median(here)?, b: median(there)?, ratio })
-    };
-    pairs.into_iter().filter_map(row).collect()
+    let mut rows = Vec::new();
+    for (what, unit, [here, there], blocks) in pairs {
+        let ratio = bootstrap(&Blocks::new(here, blocks[0]), &Blocks::new(there, blocks[1]), dice);
+        if let (Some(ratio), Some(a), Some(b)) = (ratio, median(here), median(there)) {
+            rows.push(Row { what, unit, a, b, ratio });
+        }
+    }
+    rows
 }
 
 fn slopes(a: &Results, b: &Results) -> Vec<Row> {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::boot;
 use super::guest::Guest;
@@ -37,6 +38,8 @@ pub struct Contender {
     pub guest: Option<Guest>,
     /// What its trial start took, in seconds.
     pub trial: f64,
+    /// What ending it took.
+    pub removal: Duration,
 }
 
 /// Names in the order of reports, the program that is looked for, and its kind.
@@ -87,7 +90,7 @@ fn look_for(program: &str, kind: Kind) -> Result<Vec<OsString>, String> {
         let inner = ["usr/bin", "usr/sbin", "bin"].map(|bin| dir.join(bin).join(program));
         let Some(path) = inner.into_iter().find(|path| there(path)) else { continue };
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("trixie-") || name == "youki" {
+        if name.starts_with("trixie-") || name.starts_with("youki-") {
             return Ok(vec![path.into()]);
         }
         if kind == Kind::Qemu && name.starts_with("vm-qemu-") {
@@ -130,8 +133,16 @@ impl Contender {
             Kind::UserModeLinux => Class::Paravirtual,
             _ => Class::OsLevel,
         };
-        let mut contender =
-            Self { name, kind, class, program, version: String::new(), guest: None, trial: 0.0 };
+        let mut contender = Self {
+            name,
+            kind,
+            class,
+            program,
+            version: String::new(),
+            guest: None,
+            trial: 0.0,
+            removal: Duration::ZERO,
+        };
         contender.version = contender.ask_version();
         contender
     }
@@ -187,6 +198,19 @@ impl Contender {
         if variant.memory && !runtime {
             return Err("makes no memory cgroup here".into());
         }
+        if variant.payload == Payload::Veth {
+            return if self.class.has_own_kernel() {
+                Err("has no end of a veth pair".into())
+            } else {
+                Ok(())
+            };
+        }
+        if variant.reporting {
+            return match (&self.guest, self.kind) {
+                (Some(guest), Kind::Qemu | Kind::CloudHypervisor) => guest.modules.clone().map(drop),
+                _ => Err("has no balloon here".into()),
+            };
+        }
         if !variant.network
             && (self.class.has_own_kernel() || matches!(self.kind, Kind::Engine | Kind::Lxc | Kind::Podman))
         {
@@ -238,8 +262,8 @@ impl Contender {
                 fs::create_dir_all(Path::new("/sys/fs/cgroup").join(&parent))?;
                 self.engine(&mut command, image);
                 command.args(["run", "--detach", "--name", id, "--cgroup-parent", &parent]);
-                command.args(["--network", "none", "--pids-limit", "-1"]);
-                command.args((variant.payload != Payload::Work).then_some("--read-only"));
+                command.args(["--network", variant.engine_network(), "--pids-limit", "-1"]);
+                command.args((!variant.payload.writes()).then_some("--read-only"));
                 command.arg("-v").arg(format!("{}:/ready", fifo.display()));
                 command.arg("--rootfs").arg(image.root(variant)).args(variant.payload.words()).arg("/ready");
             }
@@ -250,7 +274,7 @@ impl Contender {
                     .args(["--resolv-conf=off", "--timezone=off", "--machine", id, "-D"])
                     .arg(image.root(variant));
                 command.args(variant.network.then_some("--private-network"));
-                command.args((variant.payload != Payload::Work).then_some("--read-only"));
+                command.args((!variant.payload.writes()).then_some("--read-only"));
                 command.args(variant.payload.words());
             }
             Kind::Lxc => {
@@ -266,12 +290,12 @@ impl Contender {
                     "--name",
                     id,
                     "--network",
-                    "none",
+                    variant.engine_network(),
                     "--log-driver",
                     "none",
                 ]);
                 command.args(["--cgroups", "disabled", "--security-opt", "apparmor=unconfined"]);
-                command.args((variant.payload != Payload::Work).then_some("--read-only"));
+                command.args((!variant.payload.writes()).then_some("--read-only"));
                 command
                     .arg("-v")
                     .arg(format!("{}:/ready", fifo.display()))
@@ -342,7 +366,7 @@ fn bubblewrap(command: &mut Command, image: &Image, variant: Variant) -> std::io
     command.args(["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]);
     command.args(variant.network.then_some("--unshare-net"));
     command.args(["--hostname", "bench", "--die-with-parent"]);
-    command.arg(if variant.payload == Payload::Work { "--bind" } else { "--ro-bind" });
+    command.arg(if variant.payload.writes() { "--bind" } else { "--ro-bind" });
     command.arg(image.root(variant)).arg("/");
     command.args(["--proc", "/proc", "--dev", "/dev", "--cap-drop", "ALL", "--seccomp", "0"]);
     command.stdin(fs::File::open(&image.filter)?).args(variant.payload.words());

@@ -20,6 +20,7 @@ pub struct Rules {
     pub n: usize,
     /// Percent of all memory that has to stay available.
     pub keep_free: f64,
+    /// For growing and removing.
     pub time: Duration,
     /// How long to wait at each step for the kernel's own threads.
     pub settle: Duration,
@@ -29,6 +30,9 @@ pub struct Rules {
 
 /// Measured steps, besides none: enough for a line with an error, few enough to be worth their pauses.
 const STEPS: usize = 10;
+
+/// Where the time is what ends a growth, steps come by it: at the earliest after this.
+const SHORTEST_STEP: Duration = Duration::from_millis(1500);
 
 pub fn measure(world: &World, contender: &Contender, variant: Variant, rules: &Rules) -> Result<Growth> {
     measure::reap();
@@ -42,6 +46,8 @@ pub fn measure(world: &World, contender: &Contender, variant: Variant, rules: &R
         ))
         .next("end what else runs here, or lower --keep-free"));
     }
+    super::machine::shrink_slabs();
+    let before = (before.0, Memory::now());
     let mut growth = Growth { points: vec![point(world, contender, 0, rules)], ..Growth::default() };
     let mut alive = Vec::new();
     let grown = grow(world, contender, variant, rules, &mut alive, &mut growth);
@@ -59,7 +65,8 @@ fn grow<'w>(
     growth: &mut Growth,
 ) -> Result<()> {
     let begun = Instant::now();
-    let mut slow = 0;
+    let (mut slow, mut measured) = (0, begun);
+    let soon = SHORTEST_STEP.max(rules.time / STEPS as u32);
     for step in 1..=STEPS.min(rules.n) {
         let target = rules.n * step / STEPS.min(rules.n);
         let first = growth.starts.len();
@@ -81,15 +88,20 @@ fn grow<'w>(
             let available = Memory::now().available_percent();
             if available < rules.keep_free {
                 growth.stopped = format!("MemAvailable fell to {available:.1} %");
-            } else if begun.elapsed() > rules.time {
+            } else if begun.elapsed() + contender.removal * alive.len() as u32 > rules.time {
                 growth.stopped = format!("its {} s were over", rules.time.as_secs());
             } else {
+                if measured.elapsed() > soon && alive.len() < target {
+                    growth.points.push(point(world, contender, alive.len(), rules));
+                    measured = Instant::now();
+                }
                 continue;
             }
             growth.points.push(point(world, contender, alive.len(), rules));
             return Ok(());
         }
         growth.points.push(point(world, contender, alive.len(), rules));
+        measured = Instant::now();
         slow = if slower(&growth.starts, first) { slow + 1 } else { 0 };
         // Once may be the machine's mood.
         if slow == 2 {
@@ -126,6 +138,7 @@ fn point(world: &World, contender: &Contender, n: usize, rules: &Rules) -> Point
         |of: &dyn Fn(&Memory) -> f64| stats::median(&looks.iter().map(of).collect::<Vec<_>>()).unwrap_or(0.0);
     let own_pid = std::process::id();
     let processes: Vec<u32> = measure::tree(own_pid).into_iter().filter(|pid| *pid != own_pid).collect();
+    let processes = measure::with_own_memory(&world.image.payload(), processes);
     let shares: Vec<(bool, f64)> = processes
         .iter()
         .map(|pid| (read(&format!("/proc/{pid}/comm")) == "payload", measure::proportional_memory(*pid)))

@@ -11,13 +11,15 @@ use super::contender::{Contender, Kind, cached};
 use super::image::{Payload, Variant};
 use super::instance::World;
 use super::results::Class;
-use super::{place, progress};
+use super::{modules, place, progress};
 use crate::error::{Error, Result};
 
 #[derive(Clone)]
 pub struct Guest {
     pub kernel: PathBuf,
     pub initrd: PathBuf,
+    /// The same with the modules behind it that disks and balloons need; or why there are none.
+    pub modules: std::result::Result<PathBuf, String>,
     /// MiB.
     pub memory: u32,
 }
@@ -36,12 +38,17 @@ pub fn prepare(contender: &mut Contender, world: &World, kernel: Option<&Path>, 
         (Some(kernel), _) => kernel.to_owned(),
         (None, _) => debian_kernel()?,
     };
+    let packed = found;
     let found = match contender.kind {
-        Kind::Firecracker | Kind::CloudHypervisor => unpacked(&found, &world.image.dir)?,
-        _ => found,
+        Kind::Firecracker | Kind::CloudHypervisor => unpacked(&packed, &world.image.dir)?,
+        _ => packed.clone(),
     };
-    contender.guest =
-        Some(Guest { kernel: found, initrd: world.image.initrd.clone(), memory: plenty(world) });
+    let initrd = world.image.initrd.clone();
+    let modules = match contender.kind {
+        Kind::UserModeLinux => Err("user-mode Linux has its own disks".into()),
+        _ => modules::with_modules(&packed, &initrd, &world.image.dir),
+    };
+    contender.guest = Some(Guest { kernel: found, initrd, modules, memory: plenty(world) });
     choose_accelerator(contender, world)?;
     let memory = smallest_memory(contender, world, quick)?;
     if let Some(guest) = &mut contender.guest {
@@ -215,7 +222,11 @@ fn debian_kernel() -> Result<PathBuf> {
 rm -rf "$1.new"; mkdir -p "$1.new"; cd "$1.new"
 package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p')
 apt-get -qq -o APT::Sandbox::User=root download "$package"
-dpkg-deb -x ./*.deb x; mv x/boot/vmlinuz-* kernel; rm -rf x ./*.deb
+dpkg-deb -x ./*.deb x; mv x/boot/vmlinuz-* kernel; mkdir modules
+for name in virtio_mmio virtio_blk virtio_balloon; do
+    find x -name "$name.ko*" -exec mv {} modules/ \;
+done
+rm -rf x ./*.deb
 rm -rf "$1"; mv "$1.new" "$1""#;
     let output = Command::new("sh").args(["-c", fetch, "sh"]).arg(&dir).output();
     match output {

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
@@ -13,6 +14,7 @@ use super::base::Base;
 use super::bundle;
 use super::initramfs::Archive;
 use super::machine::read;
+use super::pair;
 
 /// What the payload does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +25,14 @@ pub enum Payload {
     Light,
     /// The same, with 16 MiB that it writes to once a second.
     Touch,
+    /// The same 16 MiB, written to once and given back before it sleeps.
+    Free,
     /// Measures and ends.
     Work,
+    /// Of that, the files only.
+    Files,
+    /// Measures the way through a veth pair and ends.
+    Veth,
     /// Looks around and ends.
     Probe,
 }
@@ -35,15 +43,24 @@ impl Payload {
             Self::Idle => "idle",
             Self::Light => "light",
             Self::Touch => "touch",
+            Self::Free => "free",
             Self::Work => "work",
+            Self::Files => "files",
+            Self::Veth => "veth",
             Self::Probe => "probe",
         }
+    }
+
+    /// Whether it writes files.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Work | Self::Files)
     }
 
     /// The command line inside.
     pub fn words(self) -> Vec<&'static str> {
         let mut words = vec!["/payload", self.word()];
-        words.extend((self == Self::Work).then_some("/scratch"));
+        words.extend(self.writes().then_some("/scratch"));
+        words.extend((self == Self::Veth).then_some(pair::FAR));
         words
     }
 }
@@ -58,11 +75,19 @@ pub struct Variant {
     pub memory: bool,
     /// KSM is on, and may fold the machine's memory.
     pub folded: bool,
+    /// The machine tells its host which of its pages are free: virtio's free-page reporting.
+    pub reporting: bool,
 }
 
 impl Variant {
     pub fn of(payload: Payload) -> Self {
-        Self { payload, network: true, memory: false, folded: false }
+        let network = payload != Payload::Veth;
+        Self { payload, network, memory: false, folded: false, reporting: false }
+    }
+
+    /// What engines call it.
+    pub fn engine_network(self) -> &'static str {
+        if self.network { "none" } else { "host" }
     }
 
     /// As results name it.
@@ -70,7 +95,8 @@ impl Variant {
         let network = if self.network { "" } else { ", no network namespace" };
         let memory = if self.memory { ", memory cgroup" } else { "" };
         let folded = if self.folded { ", KSM on" } else { "" };
-        format!("{}{network}{memory}{folded}", self.payload.word())
+        let reporting = if self.reporting { ", free-page reporting" } else { "" };
+        format!("{}{network}{memory}{folded}{reporting}", self.payload.word())
     }
 }
 
@@ -84,6 +110,8 @@ pub struct Image {
     disk: PathBuf,
     /// The process that keeps the namespace in which a hybrid host has its memory cgroups.
     holder: Option<String>,
+    /// The process in whose network namespace the near end of a veth pair is.
+    pub near: AtomicU32,
 }
 
 impl Image {
@@ -110,13 +138,13 @@ impl Image {
         fs::write(&initrd, archive.end())?;
         let disk = Path::new("/var/tmp").join(dir.file_name().unwrap_or_default());
         let holder = Some(read(&dir.join("hybrid").to_string_lossy())).filter(|pid| !pid.is_empty());
-        Ok(Self { dir: dir.to_owned(), filter, initrd, rootfs, disk, holder })
+        Ok(Self { dir: dir.to_owned(), filter, initrd, rootfs, disk, holder, near: AtomicU32::new(0) })
     }
 
     /// The root file system: shared and read-only, or, for the payload that writes, an overlay with its
     /// upper directory on the disk.
     pub fn root(&self, variant: Variant) -> PathBuf {
-        if variant.payload == Payload::Work { self.disk.join("merged") } else { self.rootfs.clone() }
+        if variant.payload.writes() { self.disk.join("merged") } else { self.rootfs.clone() }
     }
 
     pub fn payload(&self) -> PathBuf {
@@ -134,6 +162,7 @@ impl Image {
             fs::create_dir_all(self.disk.join(at))?;
         }
         let overlay = Overlay(self.disk.clone());
+        self.format()?;
         let options = format!(
             "lowerdir={},upperdir={disk}/upper,workdir={disk}/work",
             self.rootfs.display(),
@@ -151,6 +180,19 @@ impl Image {
         }
     }
 
+    /// The disk of a machine that writes, on the same file system as what containers write to.
+    pub fn block(&self) -> PathBuf {
+        self.disk.join("block")
+    }
+
+    fn format(&self) -> io::Result<()> {
+        const SIZE: u64 = 64 << 20;
+        fs::File::create(self.block())?.set_len(SIZE)?;
+        let mut format = std::process::Command::new("mke2fs");
+        let status = format.args(["-q", "-F", "-t", "ext4"]).arg(self.block()).status()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("mke2fs -t ext4: {status}"))) }
+    }
+
     /// The bundle of a variant, written once: instances share it, as their ids name their cgroups.
     pub fn bundle(&self, variant: Variant) -> io::Result<PathBuf> {
         let dir = self.dir.join("bundles").join(variant.name().replace([',', ' '], "-"));
@@ -159,7 +201,7 @@ impl Image {
             return Ok(dir);
         }
         let mut spec = bundle::spec()?;
-        spec["root"] = json!({ "path": self.root(variant), "readonly": variant.payload != Payload::Work });
+        spec["root"] = json!({ "path": self.root(variant), "readonly": !variant.payload.writes() });
         spec["process"]["args"] = json!(variant.payload.words());
         if !variant.network
             && let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut()
@@ -183,8 +225,10 @@ impl Image {
         let lines = [
             format!("lxc.rootfs.path = dir:{}", root.display()),
             format!("lxc.uts.name = {id}"),
-            "lxc.net.0.type = empty".into(),
-            "lxc.net.0.flags = up".into(),
+            format!(
+                "lxc.net.0.type = {}",
+                if variant.network { "empty\nlxc.net.0.flags = up" } else { "none" }
+            ),
             "lxc.mount.auto = proc:mixed sys:ro".into(),
             format!("lxc.mount.entry = {fifo} ready none bind 0 0"),
             "lxc.console.path = none".into(),
@@ -196,8 +240,12 @@ impl Image {
         Ok(file)
     }
 
-    /// Words before a command line that shall see the host's v1 hierarchies.
+    /// Words before a command line that shall see the near end of the veth pair, or the host's v1 hierarchies.
     pub fn before(&self, variant: Variant) -> Vec<OsString> {
+        if variant.payload == Payload::Veth {
+            let near = self.near.load(Ordering::Relaxed);
+            return vec!["nsenter".into(), format!("--net=/proc/{near}/ns/net").into()];
+        }
         let Some(holder) = self.holder.as_ref().filter(|_| variant.memory) else { return Vec::new() };
         vec!["nsenter".into(), format!("--mount=/proc/{holder}/ns/mnt").into()]
     }

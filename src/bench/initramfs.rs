@@ -33,7 +33,7 @@ impl Archive {
     /// What a machine needs to come up with that program.
     pub fn machine(&mut self, program: &[u8]) {
         for dir in ["dev", "proc", "sys", "scratch"] {
-            self.entry(dir.as_bytes(), &Owner::root(DIRECTORY), [0, 0], &[]);
+            self.directory(dir);
         }
         // Without it init has no output: console_on_rootfs().
         self.entry(b"dev/console", &Owner::root(0o020_600), [5, 1], &[]);
@@ -66,6 +66,14 @@ impl Archive {
             }
         }
         Ok(())
+    }
+
+    pub fn directory(&mut self, name: &str) {
+        self.entry(name.as_bytes(), &Owner::root(DIRECTORY), [0, 0], &[]);
+    }
+
+    pub fn file(&mut self, name: &str, bytes: &[u8]) {
+        self.entry(name.as_bytes(), &Owner::root(0o100_644), [0, 0], bytes);
     }
 
     pub fn end(mut self) -> Vec<u8> {

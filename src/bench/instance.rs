@@ -28,6 +28,8 @@ pub struct World {
     pub prefix: String,
     /// How long a start may take; four times that for a machine of one's own.
     pub patience: Duration,
+    /// The end of the run: nobody is waited for past it.
+    end: Instant,
     count: AtomicUsize,
 }
 
@@ -44,8 +46,13 @@ const READY: &str = "jug-bench ready";
 const ANSWER: &str = "jug-bench {";
 
 impl World {
-    pub fn new(image: Image, prefix: String, patience: Duration) -> Self {
-        Self { image, prefix, patience, count: AtomicUsize::new(0) }
+    pub fn new(image: Image, prefix: String, patience: Duration, end: Instant) -> Self {
+        Self { image, prefix, patience, end, count: AtomicUsize::new(0) }
+    }
+
+    /// Whether the run's time is over.
+    pub fn is_over(&self) -> bool {
+        Instant::now() > self.end
     }
 
     fn patience_with(&self, contender: &Contender) -> Duration {
@@ -93,7 +100,7 @@ impl World {
         let mut command =
             contender.start(&self.image, &id, variant, &fifo.path).map_err(|why| failed(&why))?;
         let mut instance = Instance { world: self, contender, id, child: None, wall_ms: 0.0 };
-        let deadline = Instant::now() + patience;
+        let deadline = (Instant::now() + patience).min(self.end.max(Instant::now() + Duration::from_secs(1)));
         let heard = instance.begin(&mut command, fifo, mark, deadline);
         heard.map(|line| (instance, line)).map_err(|why| failed(&why))
     }

@@ -76,6 +76,16 @@ impl Memory {
     }
 }
 
+/// Has the kernel give back what its caches hold in empty slabs, which counts as used: without it a growth begins in
+/// what the one before it has left, and its first instances cost nothing. Nobody notices but the allocator.
+pub fn shrink_slabs() {
+    for cache in fs::read_dir("/sys/kernel/slab").into_iter().flatten().flatten() {
+        if cache.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = fs::write(cache.path().join("shrink"), "1");
+        }
+    }
+}
+
 /// The same for a report that others shall be able to repeat.
 pub fn description() -> BTreeMap<String, Value> {
     let mut all: BTreeMap<String, Value> =

@@ -9,6 +9,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
@@ -153,4 +154,60 @@ pub fn proportional_memory(pid: u32) -> f64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
     line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0)
+}
+
+/// The processes without those whose memory is that of another one of them: the helpers of user-mode Linux are
+/// processes of their own with one memory (CLONE_VM), and each shows all of it. The payload asks the kernel.
+pub fn with_own_memory(payload: &std::path::Path, mut pids: Vec<u32>) -> Vec<u32> {
+    let mut alike: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for pid in &pids {
+        alike.entry(layout(*pid)).or_default().push(pid.to_string());
+    }
+    let lists: Vec<String> =
+        alike.values().filter(|list| list.len() > 1).map(|list| list.join(",")).collect();
+    if lists.is_empty() {
+        return pids;
+    }
+    let answer = Command::new(payload).arg("same").args(lists).output();
+    let text = answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned()).unwrap_or_default();
+    let others: BTreeSet<u32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
+    pids.retain(|pid| !others.contains(pid));
+    pids
+}
+
+/// Where a program lies in its memory: at random, so that only who was cloned is alike. proc_pid_stat(5): startcode,
+/// endcode, startstack.
+fn layout(pid: u32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').skip(23).take(3);
+    fields.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shell and its forked copy have the same layout and each their own memory: without kcmp(2) both count.
+    #[test]
+    fn who_is_cloned_has_the_same_layout() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "(sleep 9; :) & wait"])
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("sh");
+        let begun = Instant::now();
+        let copy = loop {
+            match children(shell.id()).first() {
+                Some(copy) => break *copy,
+                None => assert!(begun.elapsed() < Duration::from_secs(5), "no copy"),
+            }
+        };
+        let layouts = [shell.id(), copy, std::process::id()].map(layout);
+        let _ = killpg(Pid::from_raw(shell.id().cast_signed()), Signal::SIGKILL);
+        let _ = shell.wait();
+        assert_eq!(layouts[0], layouts[1]);
+        assert_ne!(layouts[0], layouts[2]);
+        assert_eq!(layouts[0].split(' ').count(), 3);
+    }
 }

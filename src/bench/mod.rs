@@ -21,7 +21,9 @@ mod initramfs;
 mod instance;
 pub mod machine;
 pub mod measure;
+mod modules;
 mod overhead;
+mod pair;
 pub mod parts;
 mod place;
 pub mod report;
@@ -74,6 +76,9 @@ pub struct Options {
 const QUICK: f64 = 3.0;
 const FULL: f64 = 25.0;
 
+/// The share of a run's time in which contenders are tried: one that hangs costs its patience.
+const TRIALS: f64 = 1.0 / 3.0;
+
 /// Whether this is the process that measures: the others need no payload.
 pub fn measures() -> bool {
     place::is_inside()
@@ -104,8 +109,9 @@ fn measure_all(options: &Options, dir: &Path) -> Result<()> {
     let mut results = resumed_or_new(&file, options)?;
     let image = Image::make(dir, &payload()?, options.base.as_ref())
         .map_err(|why| Error::new(format!("the payload's image: {why}")))?;
-    let world = World::new(image, place::prefix(dir), Duration::from_secs(options.timeout.max(1)));
-    let contenders = gather(&world, options, &mut results)?;
+    let patience = Duration::from_secs(options.timeout.max(1));
+    let world = World::new(image, place::prefix(dir), patience, clock.end());
+    let contenders = gather(&world, options, &clock, &mut results)?;
     results.write(&file)?;
 
     let parts = parts::parts(&contenders, options, &results);
@@ -113,8 +119,15 @@ fn measure_all(options: &Options, dir: &Path) -> Result<()> {
         parts.iter().map(|part| parts::expected(*part, &contenders, options, results.n)).collect();
     let mut run = Run { world: &world, contenders: &contenders, options, dice: Dice::new(results.seed) };
     for (at, part) in parts.iter().enumerate() {
+        if at > 0 && Instant::now() > clock.end() {
+            let left: Vec<String> = parts[at..].iter().map(|part| parts::name(*part, &contenders)).collect();
+            progress(format_args!("the time is over; not measured: {}", left.join("; ")));
+            let why = format!("the time was over before {}", left.join("; "));
+            results.left_out.push(LeftOut { name: "the rest of the run".into(), why });
+            break;
+        }
         tell(at, &parts, &contenders, clock.estimate(&expected[at..]));
-        run.measure(*part, clock.share(&expected[at..]), &mut results)?;
+        run.measure(*part, clock.share(&expected[at..]), expected[at].first, &mut results)?;
         let name = parts::name(*part, &contenders);
         results.order.push((name, machine::read("/proc/loadavg"), clock.elapsed()));
         results.write(&file)?;
@@ -167,8 +180,8 @@ fn payload() -> Result<PathBuf> {
     })
 }
 
-/// Starts the payload once, and gives the seconds that took. A program of an image's has to live on.
-fn trial(world: &World, contender: &Contender, of_image: bool) -> Result<f64> {
+/// Starts the payload once and ends it, and gives the seconds that each took. A program of an image's has to live on.
+fn trial(world: &World, contender: &Contender, of_image: bool) -> Result<(f64, Duration)> {
     let count = || measure::tree(std::process::id()).len();
     measure::reap();
     let (begun, before) = (Instant::now(), count());
@@ -181,27 +194,38 @@ fn trial(world: &World, contender: &Contender, of_image: bool) -> Result<f64> {
             return Err(Error::new(format!("{}: the image's program ended at once", contender.name)));
         }
     }
+    let begun = Instant::now();
     drop(instance);
-    Ok(seconds)
+    Ok((seconds, begun.elapsed()))
 }
 
 /// Who takes part: found, and able to start the payload once. Everybody else is left out with a reason.
-fn gather(world: &World, options: &Options, results: &mut Results) -> Result<Vec<Contender>> {
+fn gather(world: &World, options: &Options, clock: &Clock, results: &mut Results) -> Result<Vec<Contender>> {
     results.left_out.clear();
     let mut contenders = Vec::new();
     for (name, kind, program) in contender::named(&options.against) {
         let tried = program.map_err(Error::new).and_then(|program| {
+            if !contenders.is_empty() && clock.elapsed() > clock.limit() * TRIALS {
+                return Err(Error::new("the trials of those before it took its time"));
+            }
             let mut contender = Contender::new(name.clone(), kind, program);
             if contender.class.has_own_kernel() {
                 guest::prepare(&mut contender, world, options.kernel.as_deref(), options.quick)?;
             }
-            contender.trial = trial(world, &contender, options.base.is_some())?;
+            (contender.trial, contender.removal) = trial(world, &contender, options.base.is_some())?;
             Ok(contender)
         });
         place::check()?;
         measure::reap();
         match tried {
-            Ok(contender) => contenders.push(contender),
+            Ok(contender) => {
+                let modules = contender.guest.as_ref().map(|guest| &guest.modules);
+                if let Some(Err(why)) = modules.filter(|_| contender.kind != contender::Kind::UserModeLinux) {
+                    let why = format!("disk and free-page reporting: {why}");
+                    results.left_out.push(LeftOut { name: name.clone(), why });
+                }
+                contenders.push(contender);
+            }
             Err(error) => {
                 progress(format_args!("{name} is left out: {}", error.what()));
                 results.left_out.push(LeftOut { name, why: error.what().to_owned() });
@@ -250,26 +274,35 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    fn measure(&mut self, part: Part, time: Duration, results: &mut Results) -> Result<()> {
+    fn measure(&mut self, part: Part, time: Duration, first: bool, results: &mut Results) -> Result<()> {
         let (world, contenders, quick) = (self.world, self.contenders, self.options.quick);
         match part {
             Part::Probes => self.probe(results)?,
-            Part::Starts(manner) => {
+            Part::Starts(manner, _) => {
                 let rounds = starts::Rounds { n: results.n, quick, time };
                 let found = starts::measure(world, contenders, manner, &rounds, &mut self.dice)?;
-                results.starts.insert(manner.name().to_owned(), found);
+                let rows = results.starts.entry(manner.name().to_owned()).or_default();
+                found.into_iter().for_each(|(name, block)| rows.entry(name).or_default().extend(block));
             }
-            Part::Growth(at, variant) => self.grow(&contenders[at], variant, time, results)?,
-            Part::Overhead => {
-                let rounds = if quick { 2 } else { 7 };
-                results.overhead = overhead::measure(world, contenders, rounds, time, &mut self.dice)?;
+            Part::Growth(at, variant) => self.grow(&contenders[at], variant, (time, first), results)?,
+            Part::Overhead(_) => {
+                let rounds = parts::OVERHEAD_ROUNDS;
+                let found = overhead::measure(world, contenders, rounds, time, &mut self.dice)?;
+                for (name, row) in found {
+                    let known = results.overhead.entry(name).or_default();
+                    row.into_iter().for_each(|(figure, all)| known.entry(figure).or_default().extend(all));
+                }
             }
         }
         Ok(())
     }
 
     fn probe(&self, results: &mut Results) -> Result<()> {
-        for contender in self.contenders.iter().map(Some).chain([None]) {
+        // The host first: without its answer the others' say nothing.
+        for contender in [None].into_iter().chain(self.contenders.iter().map(Some)) {
+            if self.world.is_over() {
+                break;
+            }
             let name = contender.map_or(NATIVE, |contender| contender.name.as_str());
             match overhead::probe(self.world, contender) {
                 Ok(probe) => drop(results.probes.insert(name.to_owned(), probe)),
@@ -284,17 +317,19 @@ impl Run<'_> {
         &self,
         contender: &Contender,
         variant: Variant,
-        time: Duration,
+        (time, first): (Duration, bool),
         results: &mut Results,
     ) -> Result<()> {
-        let (settle, baseline) = if self.options.quick { (100, 10) } else { (400, 60) };
+        let quick = self.options.quick;
+        let whole = Duration::from_secs(if quick { 10 } else { 60 });
         let rules = growth::Rules {
             n: parts::size(contender, self.options, results.n),
             keep_free: self.options.keep_free,
-            // The rest is for the way back.
-            time: time.mul_f64(0.7),
-            settle: Duration::from_millis(settle),
-            baseline: Duration::from_secs(baseline),
+            // The rest is for the way back to what memory was.
+            time: time.mul_f64(0.9),
+            settle: parts::settle(variant, quick),
+            // Memory that somebody else took does not come back: only what the run is about waits for it.
+            baseline: if first { whole } else { whole.min(time / 2) },
         };
         let folding = if variant.folded { Some(place::fold()?) } else { None };
         let grown = growth::measure(self.world, contender, variant, &rules);

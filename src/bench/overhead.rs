@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use super::contender::Contender;
 use super::image::{Payload, Variant};
 use super::instance::{World, answer_in};
+use super::pair::Pair;
 use super::results::{Class, NATIVE, Probe};
 use super::stats::Dice;
 use super::{measure, place, progress};
@@ -18,8 +20,9 @@ use crate::error::{Error, Result};
 /// By contender, then figure.
 pub type Figures = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
 
-/// `rounds` passes through all contenders in random order, one at least, and no more when the time is
-/// over. Emulated machines take no part: they have no speed.
+/// `rounds` passes through all contenders in random order, one at least, and no more when the time is over. Emulated
+/// machines have no speed: they answer once, for their disk alone, so that it is known that it is there, and no report
+/// makes a ratio of it.
 pub fn measure(
     world: &World,
     all: &[Contender],
@@ -31,28 +34,45 @@ pub fn measure(
     let overlay =
         world.image.overlay().map_err(|why| Error::new(format!("a root file system to write to: {why}")))?;
     let mut figures = Figures::new();
-    let able = all.iter().filter(|contender| contender.class != Class::Emulated);
-    let mut turns: Vec<Option<&Contender>> = able.map(Some).chain([None]).collect();
+    let pair = Pair::make(&world.image.payload());
+    match &pair {
+        Ok(pair) => world.image.near.store(pair.near(), Ordering::Relaxed),
+        Err(why) => progress(why),
+    }
+    let mut turns: Vec<Option<&Contender>> = all.iter().map(Some).chain([None]).collect();
     for round in 0..rounds {
+        if round > 0 {
+            turns.retain(|turn| turn.is_none_or(|contender| contender.class != Class::Emulated));
+        }
         dice.shuffle(&mut turns);
+        // Who is slow comes last: where the time is over, the host and the containers have their figures.
+        turns.sort_by_key(|turn| turn.is_some_and(|contender| contender.class.has_own_kernel()));
         for turn in &turns {
-            if round > 0 && begun.elapsed() > time {
+            if (round > 0 && begun.elapsed() > time) || world.is_over() {
                 break;
             }
             let name = turn.map_or(NATIVE, |contender| contender.name.as_str());
-            let answer = match turn {
-                Some(contender) => world.ask(contender, Variant::of(Payload::Work)),
-                None => native(world, Payload::Work),
-            };
-            measure::reap();
-            place::check()?;
-            match answer {
-                Ok(answer) => keep(figures.entry(name.to_owned()).or_default(), &answer),
-                Err(error) => progress(error),
+            let emulated = turn.is_some_and(|contender| contender.class == Class::Emulated);
+            for payload in [if emulated { Payload::Files } else { Payload::Work }, Payload::Veth] {
+                let variant = Variant::of(payload);
+                let cannot = turn.is_some_and(|contender| contender.can(variant).is_err());
+                if payload == Payload::Veth && (cannot || pair.is_err()) {
+                    continue;
+                }
+                let answer = match turn {
+                    Some(contender) => world.ask(contender, variant),
+                    None => native(world, payload),
+                };
+                measure::reap();
+                place::check()?;
+                match answer {
+                    Ok(answer) => keep(figures.entry(name.to_owned()).or_default(), &answer),
+                    Err(error) => progress(error),
+                }
             }
         }
     }
-    drop(overlay);
+    drop((overlay, pair));
     Ok(figures)
 }
 
@@ -75,8 +95,14 @@ pub fn probe(world: &World, contender: Option<&Contender>) -> Result<Probe> {
 /// The payload on the host, in the run's own mount namespace.
 fn native(world: &World, payload: Payload) -> Result<Value> {
     let failed = |why: std::io::Error| Error::new(format!("the payload on the host: {why}"));
-    let mut command = Command::new(world.image.payload());
-    command.arg(payload.word()).args((payload == Payload::Work).then(|| world.image.native_scratch()));
+    let mut before = world.image.before(Variant::of(payload));
+    before.push(world.image.payload().into());
+    let mut command = Command::new(&before[0]);
+    command.args(&before[1..]).arg(payload.word());
+    match payload {
+        Payload::Work => command.arg(world.image.native_scratch()),
+        _ => command.args(payload.words().get(2)),
+    };
     let output = command.output().map_err(failed)?;
     let text = String::from_utf8_lossy(&output.stdout);
     answer_in(text.lines().find(|line| line.contains("jug-bench {")).unwrap_or_default())

@@ -1,5 +1,9 @@
 //! The parts of a run: which there are, what they are called, and what each is expected to take. It must not measure.
 
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+
 use super::Options;
 use super::clock::Expected;
 use super::contender::Contender;
@@ -11,10 +15,20 @@ use super::starts::{self, Manner};
 #[derive(Clone, Copy, PartialEq)]
 pub enum Part {
     Probes,
-    Starts(Manner),
+    /// In one block of the run.
+    Starts(Manner, usize),
     /// Of the contender with that number.
     Growth(usize, Variant),
-    Overhead,
+    /// In one block of the run.
+    Overhead(usize),
+}
+
+/// How many times a full run comes back to starts and overhead: a machine has moods that last minutes, and the figures
+/// of two runs differ by more than the samples of one moment do.
+pub const BLOCKS: usize = 5;
+
+pub fn blocks(quick: bool) -> usize {
+    if quick { 1 } else { BLOCKS }
 }
 
 /// What is still to be measured, the short parts first.
@@ -24,25 +38,36 @@ pub fn parts(contenders: &[Contender], options: &Options, results: &Results) -> 
     if !results.probes.contains_key(NATIVE) || lacks(&|name| results.probes.contains_key(name)) {
         parts.push(Part::Probes);
     }
-    if options.start {
-        let done = |manner: &Manner| results.starts.contains_key(manner.name());
-        parts.extend(Manner::ALL.into_iter().filter(|manner| !done(manner)).map(Part::Starts));
-    }
+    let mut grown = Vec::new();
     if options.density {
         for variant in variants(options) {
             let known = results.growth.get(&variant.name());
             let open = |contender: &Contender| {
                 contender.can(variant).is_ok()
+                    && wanted(variant, contender)
                     && !known.is_some_and(|known| known.contains_key(&contender.name))
             };
             let open = contenders.iter().enumerate().filter(|(_, contender)| open(contender));
-            parts.extend(open.map(|(at, _)| Part::Growth(at, variant)));
+            grown.extend(open.map(|(at, _)| Part::Growth(at, variant)));
         }
     }
-    if options.overhead && !results.overhead.contains_key(NATIVE) {
-        parts.push(Part::Overhead);
+    // A block, and then what is grown between two of them.
+    let count = blocks(options.quick);
+    let between = grown.len().div_ceil(count.saturating_sub(1).max(1));
+    let mut grown = grown.into_iter();
+    for block in 0..count {
+        let starts = Manner::ALL.into_iter().filter(|_| options.start);
+        let all = starts.map(|manner| Part::Starts(manner, block));
+        let all = all.chain(options.overhead.then_some(Part::Overhead(block)));
+        parts.extend(all.filter(|part| !results.has(&name(*part, contenders))));
+        parts.extend(grown.by_ref().take(between));
     }
     parts
+}
+
+/// What is given back is no question between containers: their kernel has it at once.
+fn wanted(variant: Variant, contender: &Contender) -> bool {
+    variant.payload != Payload::Free || contender.class.has_own_kernel() || contender.name == "jug-oci"
 }
 
 /// What is grown, for who chooses.
@@ -60,39 +85,66 @@ pub enum Grown {
     Light,
     /// 16 MiB, written to once a second
     Touch,
+    /// The same 16 MiB, written to once and given back: jug-oci and machines
+    Free,
+    /// Virtual machines that report their free pages to the host: idle, and after 16 MiB were given back
+    Reporting,
 }
 
 impl Grown {
-    fn variant(self) -> Variant {
+    fn variants(self) -> Vec<Variant> {
         let idle = Variant::of(Payload::Idle);
-        match self {
+        let one = match self {
             Self::Idle => idle,
             Self::NoNetwork => Variant { network: false, ..idle },
             Self::MemoryCgroup => Variant { memory: true, ..idle },
             Self::Ksm => Variant { folded: true, ..idle },
             Self::Light => Variant::of(Payload::Light),
             Self::Touch => Variant::of(Payload::Touch),
-        }
+            Self::Free => Variant::of(Payload::Free),
+            Self::Reporting => {
+                let reporting = |payload| Variant { reporting: true, ..Variant::of(payload) };
+                return vec![reporting(Payload::Idle), reporting(Payload::Free)];
+            }
+        };
+        vec![one]
     }
 }
 
 /// A quick run has time for the first two.
 fn variants(options: &Options) -> Vec<Variant> {
-    let all = [Grown::Idle, Grown::NoNetwork, Grown::MemoryCgroup, Grown::Ksm, Grown::Light, Grown::Touch];
+    let all = Grown::value_variants();
     let chosen = match (&options.variants[..], options.quick) {
         ([], true) => &all[..2],
-        ([], false) => &all,
+        ([], false) => all,
         (chosen, _) => chosen,
     };
-    chosen.iter().map(|grown| grown.variant()).collect()
+    chosen.iter().flat_map(|grown| grown.variants()).collect()
+}
+
+/// Passes of the payload that measures, in one block.
+pub const OVERHEAD_ROUNDS: usize = 2;
+
+/// What the growth of one contender counts for at most, in seconds.
+const LONGEST: f64 = 60.0;
+
+/// How long to wait at each step: a guest reports its free pages two seconds after they became free
+/// (PAGE_REPORTING_DELAY of the kernel).
+pub fn settle(variant: Variant, quick: bool) -> Duration {
+    let milliseconds = match () {
+        () if variant.payload == Payload::Free || variant.reporting => 4000,
+        () if quick => 100,
+        () => 400,
+    };
+    Duration::from_millis(milliseconds)
 }
 
 pub fn name(part: Part, contenders: &[Contender]) -> String {
     match part {
         Part::Probes => "what the payload sees and reaches".into(),
-        Part::Starts(manner) => format!("starts, {}", manner.name()),
+        Part::Starts(manner, block) => format!("starts, {}, block {}", manner.name(), block + 1),
         Part::Growth(at, variant) => format!("{}: density, {}", contenders[at].name, variant.name()),
-        Part::Overhead => "overhead".into(),
+        Part::Overhead(block) => format!("overhead, block {}", block + 1),
     }
 }
 
@@ -107,25 +159,27 @@ pub fn size(contender: &Contender, options: &Options, n: usize) -> usize {
 pub fn expected(part: Part, contenders: &[Contender], options: &Options, n: usize) -> Expected {
     let all = |of: &dyn Fn(&Contender) -> f64| contenders.iter().map(of).sum::<f64>();
     // A start, its stop, and what the harness does between them.
-    let turn = |contender: &Contender| 1.5 * contender.trial + 0.01;
+    let removal = |contender: &Contender| contender.removal.as_secs_f64();
+    let turn = |contender: &Contender| contender.trial + removal(contender) + 0.01;
     let rounds = |contender: &Contender, manner| starts::rounds(contender, manner, options.quick, n) as f64;
     let seconds = match part {
         Part::Probes => 1.0 + all(&|contender| contender.trial + 1.0),
-        Part::Starts(Manner::FourWide) => {
+        Part::Starts(Manner::FourWide, _) => {
             all(&|contender| rounds(contender, Manner::FourWide) * turn(contender)) / 2.0
         }
-        Part::Starts(manner) => {
+        Part::Starts(manner, _) => {
             let rest = if manner == Manner::Spaced { 0.15 } else { 0.0 };
             all(&|contender| rounds(contender, manner) * (turn(contender) + rest))
         }
-        Part::Growth(at, _) => {
+        Part::Growth(at, variant) => {
             let grown = size(&contenders[at], options, n) as f64;
-            2.0 + grown * (turn(&contenders[at]) + 0.002)
+            let pauses = grown.min(10.0) * settle(variant, options.quick).as_secs_f64();
+            2.0 + pauses + grown * (turn(&contenders[at]) + 0.002)
         }
-        Part::Overhead => {
+        Part::Overhead(_) => {
             let able = |contender: &Contender| contender.class != Class::Emulated;
-            let one = all(&|contender| if able(contender) { contender.trial + 2.0 } else { 0.0 });
-            (if options.quick { 2.0 } else { 7.0 }) * (one + 2.0)
+            let one = all(&|contender| if able(contender) { 2.0 * contender.trial + 3.0 } else { 0.0 });
+            OVERHEAD_ROUNDS as f64 * (one + 3.0)
         }
     };
     // What containers cost beside machines: the first contender and the machines, idle.
@@ -136,5 +190,10 @@ pub fn expected(part: Part, contenders: &[Contender], options: &Options, n: usiz
         }
         _ => false,
     };
-    Expected { seconds, first }
+    // A line to 300 instances says as much of one more as a line to 1,000: the slow ones leave time to the rest.
+    let most = match part {
+        Part::Growth(..) if !first => LONGEST,
+        _ => f64::INFINITY,
+    };
+    Expected { seconds: seconds.min(most), first }
 }

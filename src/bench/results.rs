@@ -66,6 +66,20 @@ pub struct Starts {
     pub failures: usize,
     /// How long all of them took, with the stops between them.
     pub seconds: f64,
+    /// How many of them were taken in each block of the run; blocks lie apart in time.
+    #[serde(default)]
+    pub blocks: Vec<usize>,
+}
+
+impl Starts {
+    /// Adds another block.
+    pub fn extend(&mut self, block: Self) {
+        self.blocks.push(block.wall_ms.len());
+        self.wall_ms.extend(block.wall_ms);
+        self.cpu_ms.extend(block.cpu_ms);
+        self.failures += block.failures;
+        self.seconds += block.seconds;
+    }
 }
 
 /// The machine while `n` instances live. KiB.
@@ -192,6 +206,11 @@ impl Results {
         let new = file.with_extension("json.new");
         let bytes = serde_json::to_vec(self).map_err(|why| Error::new(format!("results: {why}")))?;
         std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, file)).map_err(said)
+    }
+
+    /// Whether the part of that name is finished.
+    pub fn has(&self, part: &str) -> bool {
+        self.order.iter().any(|(name, ..)| name == part)
     }
 
     pub fn named(&self, name: &str) -> Option<&Named> {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use super::contender::Contender;
 use super::image::{Payload, Variant};
 use super::instance::{Instance, World};
-use super::measure;
 use super::results::{Class, SERIAL, Starts};
 use super::stats::Dice;
+use super::{measure, parts};
 use crate::error::Result;
 
 /// A manner of starting.
@@ -35,7 +35,7 @@ impl Manner {
     }
 }
 
-/// How often each contender starts.
+/// How often each contender starts in one block of the run.
 pub fn rounds(contender: &Contender, manner: Manner, quick: bool, n: usize) -> usize {
     if contender.class == Class::Emulated {
         return 0;
@@ -47,7 +47,7 @@ pub fn rounds(contender: &Contender, manner: Manner, quick: bool, n: usize) -> u
         (false, true) => 12,
     };
     let wide = if manner == Manner::FourWide { 2 } else { 1 };
-    (all * wide).min(n.max(3))
+    (all * wide).min(n.max(3)).div_ceil(parts::blocks(quick))
 }
 
 /// How many there shall be, unless the time is over before.
@@ -81,7 +81,7 @@ pub fn measure(
     dice.shuffle(&mut turns);
     dice.shuffle(&mut more);
     for (at, contender) in turns.into_iter().chain(more).enumerate() {
-        if at >= least && begun.elapsed() > wanted.time {
+        if (at >= least && begun.elapsed() > wanted.time) || world.is_over() {
             break;
         }
         let row = found.entry(contender.name.clone()).or_default();

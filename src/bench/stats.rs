@@ -100,6 +100,24 @@ pub fn regression(points: &[(f64, f64)]) -> Option<Line> {
     Some(Line { slope, intercept: y - slope * x, low: slope - half, high: slope + half, r2 })
 }
 
+/// The line of something that grows, with an interval that another run keeps to: what one step leaves, the next ones
+/// have too, so the errors of neighbours are alike, and least squares, which takes them for independent, promises too
+/// much. The interval is at least that of the steps: each an independent look at what one more costs, and 1.2 times
+/// their variance is that of a slope through a random walk (Durlauf and Phillips, Econometrica 56, 1988).
+pub fn growth_line(points: &[(f64, f64)]) -> Option<Line> {
+    let line = regression(points)?;
+    let steps = points.windows(2).map(|pair| (pair[1].0 - pair[0].0, pair[1].1 - pair[0].1));
+    let steps: Vec<(f64, f64)> = steps.filter(|step| step.0 > 0.0).collect();
+    let (across, up) = steps.iter().fold((0.0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+    if steps.len() < 2 {
+        return Some(Line { low: f64::NEG_INFINITY, high: f64::INFINITY, ..line });
+    }
+    let errors = steps.iter().map(|step| (step.1 - step.0 * up / across).powi(2) / step.0);
+    let variance = errors.sum::<f64>() / (steps.len() - 1) as f64 / across;
+    let half = (student(steps.len() - 1) * (1.2 * variance).sqrt()).max(line.high - line.slope);
+    Some(Line { low: line.slope - half, high: line.slope + half, ..line })
+}
+
 /// The 97.5 % point of Student's distribution: a table to 10 degrees of freedom, then its expansion
 /// around the normal's.
 fn student(degrees: usize) -> f64 {
@@ -125,16 +143,73 @@ impl Ratio {
     }
 }
 
-/// Efron's percentile bootstrap of the ratio of two medians. None without samples.
-pub fn bootstrap(a: &[f64], b: &[f64], dice: &mut Dice) -> Option<Ratio> {
-    const DRAWS: usize = 2000;
-    let ratio = median(b)? / median(a)?;
-    let mut draw = |samples: &[f64]| {
-        let drawn: Vec<f64> = (0..samples.len()).map(|_| samples[dice.roll(samples.len())]).collect();
+/// Samples in the order in which they were taken, in blocks that lie apart in time.
+pub struct Blocks<'s>(Vec<&'s [f64]>);
+
+impl<'s> Blocks<'s> {
+    /// Blocks of these lengths; where the lengths do not fit, five that are as long as each other.
+    pub fn new(mut samples: &'s [f64], lengths: &[usize]) -> Self {
+        const COUNT: usize = 5;
+        let known: Vec<usize> = lengths.iter().copied().filter(|length| *length > 0).collect();
+        if known.len() < 2 || known.iter().sum::<usize>() != samples.len() {
+            return Self(samples.chunks(samples.len().div_ceil(COUNT).max(1)).collect());
+        }
+        let cut = |length: usize| {
+            let (block, rest) = samples.split_at(length);
+            samples = rest;
+            block
+        };
+        Self(known.into_iter().map(cut).collect())
+    }
+
+    fn all(&self) -> Vec<f64> {
+        self.0.concat()
+    }
+
+    /// The median of blocks drawn from these, with samples drawn from each.
+    fn draw(&self, dice: &mut Dice) -> f64 {
+        let mut drawn = Vec::new();
+        for _ in &self.0 {
+            let block = self.0[dice.roll(self.0.len())];
+            drawn.extend(block.iter().map(|_| block[dice.roll(block.len())]));
+        }
         median(&drawn).unwrap_or(f64::NAN)
-    };
-    let ratios: Vec<f64> = (0..DRAWS).map(|_| draw(b) / draw(a)).collect();
-    Some(Ratio { ratio, low: percentile(&ratios, 2.5)?, high: percentile(&ratios, 97.5)? })
+    }
+
+    /// By how much an interval from so few blocks is too narrow: Student's t instead of the normal's, and the variance
+    /// of a sample instead of that of all.
+    fn too_narrow(&self) -> f64 {
+        let count = self.0.len() as f64;
+        student(self.0.len().saturating_sub(1)) / 1.96 * (count / (count - 1.0)).sqrt()
+    }
+}
+
+/// How often is drawn.
+const DRAWS: usize = 2000;
+
+/// Efron's percentile bootstrap of the ratio of two medians, over blocks and the samples in them: a machine has moods,
+/// and samples of one moment are too much alike to tell how much another run will differ. None without samples.
+pub fn bootstrap(a: &Blocks, b: &Blocks, dice: &mut Dice) -> Option<Ratio> {
+    let ratio = median(&b.all())? / median(&a.all())?;
+    if a.0.len().min(b.0.len()) < 2 {
+        return Some(Ratio { ratio, low: 0.0, high: f64::INFINITY });
+    }
+    let ratios: Vec<f64> = (0..DRAWS).map(|_| b.draw(dice) / a.draw(dice)).collect();
+    let wider = a.too_narrow().max(b.too_narrow());
+    let end = |percent| Some(ratio * (percentile(&ratios, percent)? / ratio).powf(wider));
+    Some(Ratio { ratio, low: end(2.5)?, high: end(97.5)? })
+}
+
+/// The 95 % interval of a median, by the same means.
+pub fn median_interval(samples: &Blocks, dice: &mut Dice) -> Option<(f64, f64)> {
+    let middle = median(&samples.all())?;
+    if samples.0.len() < 2 {
+        return None;
+    }
+    let medians: Vec<f64> = (0..DRAWS).map(|_| samples.draw(dice)).collect();
+    let wider = samples.too_narrow();
+    let end = |percent| Some(middle * (percentile(&medians, percent)? / middle).powf(wider));
+    Some((end(2.5)?, end(97.5)?))
 }
 
 #[cfg(test)]
@@ -174,11 +249,64 @@ mod tests {
     #[test]
     fn only_a_real_difference_is_one() {
         let near = |middle: f64| (0..60).map(|i| middle + f64::from(i % 7) / 10.0).collect::<Vec<_>>();
-        let ratio = bootstrap(&near(10.0), &near(20.0), &mut Dice::new(1)).expect("samples");
+        let compare =
+            |a: &[f64], b: &[f64]| bootstrap(&Blocks::new(a, &[]), &Blocks::new(b, &[]), &mut Dice::new(1));
+        let ratio = compare(&near(10.0), &near(20.0)).expect("samples");
         assert!(ratio.is_real() && ratio.low > 1.8 && ratio.high < 2.1, "{ratio:?}");
-        let same = bootstrap(&near(10.0), &near(10.0), &mut Dice::new(1)).expect("samples");
+        let same = compare(&near(10.0), &near(10.0)).expect("samples");
         assert!(!same.is_real() && same.low <= 1.0 && same.high >= 1.0, "{same:?}");
-        assert_eq!(bootstrap(&[], &[1.0], &mut Dice::new(1)), None);
+        assert_eq!(compare(&[], &[1.0]), None);
+        // One sample says nothing of another run.
+        assert!(!compare(&[1.0], &[9.0]).expect("samples").is_real());
+    }
+
+    /// Runs of a machine that has a mood for each block: two of the same kind must not differ more often than one time
+    /// in twenty, which the samples alone would have them do every other time.
+    #[test]
+    fn moods_are_no_difference() {
+        let mut dice = Dice::new(7);
+        let mut noise =
+            |width: f64| (0..12).map(|_| dice.roll(1001) as f64 / 1000.0 - 0.5).sum::<f64>() * width;
+        let mut run = || -> Vec<f64> {
+            (0..5)
+                .flat_map(|_| {
+                    let mood = noise(0.5);
+                    (0..20).map(|_| 10.0 + mood + noise(0.3)).collect::<Vec<_>>()
+                })
+                .collect()
+        };
+        const RUNS: usize = 20;
+        let different = |lengths: &[usize], a: &[f64], b: &[f64]| {
+            bootstrap(&Blocks::new(a, lengths), &Blocks::new(b, lengths), &mut Dice::new(1))
+                .is_some_and(|ratio| ratio.is_real())
+        };
+        let pairs: Vec<_> = (0..RUNS).map(|_| (run(), run())).collect();
+        let found = pairs.iter().filter(|(a, b)| different(&[20; 5], a, b)).count();
+        let taken_for_independent = pairs.iter().filter(|(a, b)| different(&[1; 100], a, b)).count();
+        assert!(found <= 3, "{found} of {RUNS} differ");
+        assert!(taken_for_independent > 5, "{taken_for_independent} of {RUNS}: the test has no moods");
+    }
+
+    /// The same for slopes: memory that grows by 400 each, with steps that vary and stay.
+    #[test]
+    fn a_growth_covers_what_another_one_shows() {
+        let mut dice = Dice::new(3);
+        let mut noise = || (0..12).map(|_| dice.roll(1001) as f64 / 1000.0 - 0.5).sum::<f64>();
+        let mut grown = || -> Vec<(f64, f64)> {
+            let mut height = 0.0;
+            let mut step = |at: usize| {
+                height += 40_000.0 + 10_000.0 * noise();
+                (100.0 * (at + 1) as f64, height)
+            };
+            (0..10).map(&mut step).collect()
+        };
+        const RUNS: usize = 200;
+        let runs: Vec<_> = (0..RUNS).map(|_| grown()).collect();
+        let covers = |line: Option<Line>| line.is_some_and(|line| line.low <= 400.0 && 400.0 <= line.high);
+        let honest = runs.iter().filter(|points| covers(growth_line(points))).count();
+        let blind = runs.iter().filter(|points| covers(regression(points))).count();
+        assert!(honest >= 185, "{honest} of {RUNS} hold the truth");
+        assert!(blind < 150, "{blind} of {RUNS}: least squares alone would do");
     }
 
     #[test]

@@ -109,12 +109,19 @@ pub fn pipe() -> std::io::Result<(std::io::PipeReader, std::io::PipeWriter)> {
     std::io::pipe()
 }
 
-/// mount(2) of a kernel's file system.
-pub fn mount(kind: &str, at: &str) -> bool {
+/// mount(2) of a kernel's file system, or of what is on a disk.
+pub fn mount(source: &str, kind: &str, at: &str) -> bool {
     let _ = std::fs::create_dir_all(at);
-    let (Ok(kind), Ok(at)) = (CString::new(kind), CString::new(at)) else { return false };
-    // SAFETY: both strings outlive the call; no data.
-    unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) == 0 }
+    let [Ok(source), Ok(kind), Ok(at)] = [source, kind, at].map(CString::new) else { return false };
+    // SAFETY: the strings outlive the call; no data.
+    unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) == 0 }
+}
+
+/// Whether two processes have one memory, as what clone(2) makes with CLONE_VM: kcmp(2), KCMP_VM.
+pub fn same_memory(one: i64, other: i64) -> bool {
+    const VM: i64 = 1;
+    // SAFETY: kcmp(2) takes plain numbers.
+    unsafe { libc::syscall(libc::SYS_kcmp, one, other, VM, 0, 0) == 0 }
 }
 
 /// From here on no mount of this namespace reaches another one.
@@ -126,9 +133,9 @@ pub fn keep_mounts_here() -> bool {
 
 /// What a machine needs before the payload can live as its init.
 pub fn begin_machine() {
-    mount("proc", "/proc");
-    mount("sysfs", "/sys");
-    mount("devtmpfs", "/dev");
+    mount("proc", "proc", "/proc");
+    mount("sysfs", "sysfs", "/sys");
+    mount("devtmpfs", "devtmpfs", "/dev");
     find_console();
     let mut modules: Vec<_> =
         std::fs::read_dir("/modules").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
@@ -139,6 +146,8 @@ pub fn begin_machine() {
         // SAFETY: an open file, an empty string of parameters, no flags: finit_module(2).
         unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
     }
+    // The disk to write to, where there is one: virtio's, or user-mode Linux's.
+    let _ = ["/dev/vda", "/dev/ubda"].into_iter().any(|disk| mount(disk, "ext4", "/scratch"));
     bring_up_loopback();
 }
 

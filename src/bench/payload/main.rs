@@ -1,10 +1,14 @@
 //! jug-payload: the one program that `jug bench` runs in every contender: the process of a container, and the init of
 //! a virtual machine or of user-mode Linux. Static, so that it brings its own C library everywhere.
 //!
-//!     jug-payload idle|light|touch [FIFO]    says `jug-bench ready` (into FIFO, if named), and lives on
-//!     jug-payload work DIR [FIFO]            measures the machine that it sees, and says one JSON line
-//!     jug-payload probe [FIFO]               what it sees of the kernel and can reach of it: one JSON line
-//!     jug-payload narrow PROGRAM [WORD]...   executes a program that shall see no wide registers (kernel.rs)
+//!     jug-payload idle|light|touch|free [FIFO]    says `jug-bench ready` (into FIFO, if named), and lives on
+//!     jug-payload work DIR [FIFO]                 measures the machine that it sees, and says one JSON line
+//!     jug-payload files DIR [FIFO]                of that, the files only
+//!     jug-payload veth ADDRESS [FIFO]             measures the way to an `echo` elsewhere: one JSON line
+//!     jug-payload echo ADDRESS                    says that it is ready, and answers there
+//!     jug-payload probe [FIFO]                    what it sees of the kernel and can reach of it: one JSON line
+//!     jug-payload same PID,PID...                 which of these processes have the memory of one before them
+//!     jug-payload narrow PROGRAM [WORD]...        executes a program that shall see no wide registers (kernel.rs)
 //!
 //! Where /payload.command is (an image as payload), `idle` says that it is ready and becomes that command.
 //!
@@ -23,7 +27,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
-/// How much `touch` holds, in MiB: what a small service in a language with a runtime has resident.
+/// How much `touch` holds, and `free` had, in MiB: what a small service in a language with a runtime has resident.
 const TOUCHED: usize = 16;
 
 #[unsafe(no_mangle)]
@@ -38,15 +42,25 @@ extern "C" fn main() -> libc::c_int {
     if init {
         kernel::begin_machine();
     }
+    // A machine writes to its disk, or into its initramfs.
+    let scratch = if init { "/scratch" } else { word(2) };
     match word(1) {
         "idle" => idle(word(2)),
         "light" => light(word(2)),
         "touch" => touch(word(2)),
-        "work" => say(&work::all(word(2)), word(3)),
+        "free" => free(word(2)),
+        "work" => say(&work::all(scratch), word(3)),
+        "files" => say(&work::disk(scratch), word(3)),
+        "veth" => say(&work::far(word(2)), word(3)),
+        "echo" => echo(word(2)),
+        "same" => same(&words[2..]),
         "probe" => say(&probe::all(), word(2)),
         "narrow" if words.len() > 2 => narrow(&words[2..]),
         _ => {
-            eprintln!("usage: jug-payload idle|light|touch [FIFO] | work DIR | probe | narrow PROGRAM");
+            eprintln!(
+                "usage: jug-payload idle|light|touch|free [FIFO] | work DIR | files DIR | veth ADDRESS | \
+                 echo ADDRESS | probe | same PID,PID... | narrow PROGRAM"
+            );
             return 2;
         }
     };
@@ -125,6 +139,40 @@ fn light(fifo: &str) -> libc::c_int {
             .write_all(b"HTTP/1.0 200 OK\r\n\r\nhello")
             .and_then(|()| client.read(&mut buffer).map(drop));
     }
+}
+
+/// Answers whoever connects, one after the other.
+fn echo(address: &str) -> libc::c_int {
+    let Ok(listener) = TcpListener::bind(address) else { return 1 };
+    if ready("").is_err() {
+        return 1;
+    }
+    loop {
+        work::echo(&listener);
+    }
+}
+
+/// Writes the processes whose memory an earlier one of their list has.
+fn same(lists: &[String]) -> libc::c_int {
+    let mut text = String::new();
+    for list in lists {
+        let pids: Vec<i64> = list.split(',').filter_map(|pid| pid.parse().ok()).collect();
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for pid in pids {
+            let known = own.iter().any(|one| kernel::same_memory(*one, pid));
+            if known { &mut others } else { &mut own }.push(pid);
+        }
+        text.extend(others.iter().map(|pid| format!("{pid}\n")));
+    }
+    i32::from(write("", &text).is_err())
+}
+
+/// Has written to as much memory as `touch`, gives it back, and sleeps.
+fn free(fifo: &str) -> libc::c_int {
+    let mut memory = vec![0u8; TOUCHED << 20];
+    memory.chunks_mut(4096).for_each(|page| page[0] = 1);
+    drop(std::hint::black_box(memory));
+    ready(fifo).map_or(1, |()| kernel::pause())
 }
 
 /// Holds memory and writes to all of it once a second.

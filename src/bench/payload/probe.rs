@@ -83,7 +83,7 @@ const FEATURES: [Question; 30] = [
     ("mount namespaces", || unshare(libc::CLONE_NEWNS)),
     ("network namespaces", || unshare(libc::CLONE_NEWNET)),
     ("mounts", || {
-        unshare(libc::CLONE_NEWNS) && kernel::keep_mounts_here() && kernel::mount("tmpfs", "/proc")
+        unshare(libc::CLONE_NEWNS) && kernel::keep_mounts_here() && kernel::mount("tmpfs", "tmpfs", "/proc")
     }),
     ("change of owner", || call(libc::SYS_setresuid, [1, 1, 1, 0, 0])),
     ("chroot", || call(libc::SYS_chroot, [c"/".as_ptr() as i64, 0, 0, 0, 0])),

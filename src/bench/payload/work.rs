@@ -7,9 +7,12 @@ use std::fs;
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const PASSES: usize = 7;
+
+/// For a connection to somebody on the same machine.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// All measurements as JSON: name, and nanoseconds (less is better) or MB/s (more is better).
 pub fn all(dir: &str) -> String {
@@ -23,6 +26,15 @@ pub fn all(dir: &str) -> String {
     figures.extend(switches().map(|ns| ("switch_ns", ns)));
     figures.extend(files(dir).unwrap_or_default());
     figures.extend(loopback().unwrap_or_default());
+    json(figures)
+}
+
+/// What concerns the disk alone.
+pub fn disk(dir: &str) -> String {
+    json(files(dir).unwrap_or_default())
+}
+
+fn json(figures: Vec<(&str, f64)>) -> String {
     let words: Vec<String> = figures.iter().map(|(name, figure)| format!("\"{name}\":{figure:.2}")).collect();
     format!("{{{}}}", words.join(","))
 }
@@ -104,9 +116,18 @@ fn files(dir: &str) -> Option<Vec<(&'static str, f64)>> {
     Some(vec![("create_ns", create), ("write_mb_s", rate(write)), ("read_mb_s", rate(read))])
 }
 
-/// One byte there and back, and as many as go through, over TCP on the loopback device.
+/// The way to an `echo` at that address, as JSON.
+pub fn far(address: &str) -> String {
+    let stream = address.parse().ok().and_then(|to| TcpStream::connect_timeout(&to, PATIENCE).ok());
+    let figures = stream.and_then(|stream| through(stream).ok());
+    figures.map_or_else(
+        || "{}".into(),
+        |(trip, rate)| format!("{{\"veth_trip_ns\":{trip:.2},\"veth_mb_s\":{rate:.2}}}"),
+    )
+}
+
+/// The same over the loopback device.
 fn loopback() -> Option<Vec<(&'static str, f64)>> {
-    const SIZE: usize = 32 << 20;
     let listener = TcpListener::bind("127.0.0.1:0").ok()?;
     let address = listener.local_addr().ok()?;
     let child = kernel::fork();
@@ -114,8 +135,16 @@ fn loopback() -> Option<Vec<(&'static str, f64)>> {
         echo(&listener);
         kernel::exit(0);
     }
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_nodelay(true).ok()?;
+    let figures = TcpStream::connect(address).and_then(through);
+    kernel::wait(child);
+    let (trip, rate) = figures.ok()?;
+    Some(vec![("loopback_trip_ns", trip), ("loopback_mb_s", rate)])
+}
+
+/// Nanoseconds for one byte there and back, and MB/s of as many as go through, over TCP.
+fn through(mut stream: TcpStream) -> std::io::Result<(f64, f64)> {
+    const SIZE: usize = 32 << 20;
+    stream.set_nodelay(true)?;
     let mut byte = [1];
     let trip = time(1_000, |n| {
         for _ in 0..n {
@@ -130,13 +159,11 @@ fn loopback() -> Option<Vec<(&'static str, f64)>> {
         // The other side answers a 1 when it has read everything up to it.
         let _ = stream.write_all(&[1]).and_then(|()| stream.read_exact(&mut byte));
     });
-    drop(stream);
-    kernel::wait(child);
-    Some(vec![("loopback_trip_ns", trip), ("loopback_mb_s", SIZE as f64 / through * 1e3)])
+    Ok((trip, SIZE as f64 / through * 1e3))
 }
 
 /// Answers each 1 with a 1, and passes over zeroes.
-fn echo(listener: &TcpListener) {
+pub fn echo(listener: &TcpListener) {
     let Ok((mut stream, _)) = listener.accept() else { return };
     let _ = stream.set_nodelay(true);
     let mut buffer = vec![0u8; 1 << 16];

@@ -1,7 +1,7 @@
 //! The figures of a report, drawn from the samples: one place, so that terminal, page and comparison say the same.
 
-use crate::bench::results::{Growth, IDLE, NATIVE, Named, Point, Results};
-use crate::bench::stats::{self, Line};
+use crate::bench::results::{Class, Growth, IDLE, NATIVE, Named, Point, Results, Starts};
+use crate::bench::stats::{self, Blocks, Dice, Line};
 
 /// What a program that idles costs on top, in KiB for one more instance: MemTotal - MemAvailable over N.
 pub fn memory_line(growth: &Growth) -> Option<Line> {
@@ -35,7 +35,7 @@ pub fn kernel_line(growth: &Growth) -> Option<Line> {
 fn line(growth: &Growth, of: impl Fn(&Point) -> f64) -> Option<Line> {
     let points: Vec<_> =
         growth.points.iter().filter(|point| point.n > 0).map(|point| (point.n as f64, of(point))).collect();
-    stats::regression(&points)
+    stats::growth_line(&points)
 }
 
 /// Instances in a GiB of memory; 0 where the slope says nothing.
@@ -67,12 +67,14 @@ pub fn overhead_words(figure: &str) -> (&'static str, &'static str) {
         "read_mb_s" => ("read a file", "MB/s"),
         "loopback_trip_ns" => ("loopback, there and back", "ns"),
         "loopback_mb_s" => ("loopback throughput", "MB/s"),
+        "veth_trip_ns" => ("veth pair (native: loopback)", "ns"),
+        "veth_mb_s" => ("veth throughput (loopback)", "MB/s"),
         _ => ("an unknown figure", "?"),
     }
 }
 
 /// The figures in the order of reports.
-pub const OVERHEAD: [&str; 10] = [
+pub const OVERHEAD: [&str; 12] = [
     "cpu_ns",
     "syscall_ns",
     "fault_ns",
@@ -83,12 +85,52 @@ pub const OVERHEAD: [&str; 10] = [
     "read_mb_s",
     "loopback_trip_ns",
     "loopback_mb_s",
+    "veth_trip_ns",
+    "veth_mb_s",
 ];
+
+/// What a figure is held against natively: the way through a veth pair against the loopback device.
+pub fn native_of(figure: &str) -> &str {
+    match figure {
+        "veth_trip_ns" => "loopback_trip_ns",
+        "veth_mb_s" => "loopback_mb_s",
+        _ => figure,
+    }
+}
+
+/// What the payload finds at the other end of the veth pair when nothing is around it, in times of loopback.
+pub fn native_veth(results: &Results) -> Option<String> {
+    let native = results.overhead.get(NATIVE)?;
+    let ratio = |figure: &str| {
+        Some(stats::median(native.get(figure)?)? / stats::median(native.get(native_of(figure))?)?)
+    };
+    let (trip, rate) = (ratio("veth_trip_ns")?, 1.0 / ratio("veth_mb_s")?);
+    Some(format!("veth pair {trip:.2}, throughput {rate:.2}"))
+}
+
+/// Contenders with figures of an emulated machine, which are no speed: each with those of its disk.
+pub fn emulated(results: &Results) -> Vec<(&Named, String)> {
+    let emulated = results.contenders.iter().filter(|contender| contender.class == Class::Emulated);
+    let words = |contender: &Named| {
+        let row = results.overhead.get(&contender.name)?;
+        let figure = |name: &str| {
+            let (words, unit) = overhead_words(name);
+            Some(format!("{words} {} {unit}", short(stats::median(row.get(name)?)?)))
+        };
+        let disk: Vec<String> =
+            ["create_ns", "write_mb_s", "read_mb_s"].into_iter().filter_map(figure).collect();
+        Some(disk.join(", "))
+    };
+    emulated.filter_map(|contender| Some((contender, words(contender)?))).collect()
+}
 
 /// How many times the native cost a contender has; the same direction for times and rates: above 1 is worse.
 pub fn overhead_ratio(results: &Results, name: &str, figure: &str) -> Option<f64> {
-    let median = |who: &str| stats::median(results.overhead.get(who)?.get(figure)?);
-    let (here, native) = (median(name)?, median(NATIVE)?);
+    if results.named(name).is_none_or(|contender| contender.class == Class::Emulated) {
+        return None;
+    }
+    let median = |who: &str, figure: &str| stats::median(results.overhead.get(who)?.get(figure)?);
+    let (here, native) = (median(name, figure)?, median(NATIVE, native_of(figure))?);
     Some(if figure.ends_with("mb_s") { native / here } else { here / native })
 }
 
@@ -120,6 +162,12 @@ pub fn headline(results: &Results) -> String {
         _ => ". A virtual machine has a kernel of its own, and its devices and monitor stand between.",
     };
     text
+}
+
+/// Between what a median start of another run lies, 95 times of a hundred.
+pub fn median_start(row: &Starts) -> String {
+    let interval = stats::median_interval(&Blocks::new(&row.wall_ms, &row.blocks), &mut Dice::new(1));
+    interval.map_or("-".into(), |(low, high)| format!("{} to {}", short(low), short(high)))
 }
 
 /// A figure with three digits that count.

@@ -11,7 +11,7 @@ pub use page::page;
 
 use super::goals;
 use super::overhead;
-use super::results::{Class, NATIVE, Results, SERIAL};
+use super::results::{NATIVE, Results, SERIAL};
 use super::stats::percentile;
 use figures::short;
 
@@ -107,8 +107,8 @@ fn starts(text: &mut String, results: &Results) {
         let _ = writeln!(text, "\nStart until the payload's word, ms: {manner}");
         let _ = writeln!(
             text,
-            "{:<18} {:>6} {:>9} {:>9} {:>9} {:>9} {:>10} {:>8}",
-            "", "starts", "p50", "p90", "p99", "CPU p50", "per s", "failures"
+            "{:<18} {:>6} {:>9} {:>17} {:>9} {:>9} {:>9} {:>10} {:>8}",
+            "", "starts", "p50", "95 % interval", "p90", "p99", "CPU p50", "per s", "failures"
         );
         for contender in &results.contenders {
             let Some(row) = rows.get(&contender.name) else { continue };
@@ -116,10 +116,11 @@ fn starts(text: &mut String, results: &Results) {
             let rate = row.wall_ms.len() as f64 / row.seconds.max(1e-9);
             let _ = writeln!(
                 text,
-                "{:<18} {:>6} {:>9} {:>9} {:>9} {:>9} {:>10} {:>8}",
+                "{:<18} {:>6} {:>9} {:>17} {:>9} {:>9} {:>9} {:>10} {:>8}",
                 contender.name,
                 row.wall_ms.len(),
                 wall(50.0),
+                figures::median_start(row),
                 wall(90.0),
                 wall(99.0),
                 percentile(&row.cpu_ms, 50.0).map_or("-".into(), short),
@@ -135,7 +136,8 @@ fn overheads(text: &mut String, results: &Results) {
         let _ = writeln!(text, "\nTimes the native cost (1 is native, more is worse)");
         for figure in figures::OVERHEAD {
             let (words, unit) = figures::overhead_words(figure);
-            let native = results.overhead.get(NATIVE).and_then(|row| percentile(row.get(figure)?, 50.0));
+            let native = results.overhead.get(NATIVE);
+            let native = native.and_then(|row| percentile(row.get(figures::native_of(figure))?, 50.0));
             let _ = write!(text, "{words:<30} native {:>9} {unit:<5}", native.map_or("-".into(), short));
             for contender in &results.contenders {
                 if let Some(ratio) = figures::overhead_ratio(results, &contender.name, figure) {
@@ -144,8 +146,15 @@ fn overheads(text: &mut String, results: &Results) {
             }
             text.push('\n');
         }
-        for contender in results.contenders.iter().filter(|contender| contender.class == Class::Emulated) {
-            let _ = writeln!(text, "{} is emulated (TCG): it has no figure of speed", contender.name);
+        if let Some(ratio) = figures::native_veth(results) {
+            let _ = writeln!(text, "The same way natively, without a container: {ratio}");
+        }
+        for (contender, disk) in figures::emulated(results) {
+            let _ = writeln!(
+                text,
+                "{} is emulated (TCG), no speed and no ratio: its disk, {disk}",
+                contender.name
+            );
         }
     }
     let Some(native) = results.probes.get(NATIVE) else { return };

@@ -313,6 +313,7 @@ fn starts_table(results: &Results) -> String {
                 format!("left|{}", text(manner)),
                 row.wall_ms.len().to_string(),
                 at(&row.wall_ms, 50.0),
+                figures::median_start(row),
                 at(&row.wall_ms, 90.0),
                 at(&row.wall_ms, 99.0),
                 at(&row.cpu_ms, 50.0),
@@ -330,6 +331,7 @@ fn starts_table(results: &Results) -> String {
         "left|manner",
         "starts",
         "p50, ms",
+        "95 % interval",
         "p90",
         "p99",
         "CPU p50, ms",
@@ -343,14 +345,17 @@ fn overheads(results: &Results) -> String {
     if results.overhead.is_empty() {
         return String::new();
     }
-    let columns = with(results, |contender| results.overhead.get(&contender.name));
+    let has_speed = |contender: &Named| contender.class != Class::Emulated;
+    let columns =
+        with(results, |contender| results.overhead.get(&contender.name).filter(|_| has_speed(contender)));
     let mut head = vec!["", "native"];
     head.extend(columns.iter().map(|(contender, _)| contender.name.as_str()));
     let rows: Vec<Vec<String>> = figures::OVERHEAD
         .iter()
         .map(|figure| {
             let (words, unit) = figures::overhead_words(figure);
-            let native = results.overhead.get(NATIVE).and_then(|row| stats::median(row.get(*figure)?));
+            let native = results.overhead.get(NATIVE);
+            let native = native.and_then(|row| stats::median(row.get(figures::native_of(figure))?));
             let mut row =
                 vec![text(words), native.map_or("-".into(), |native| format!("{} {unit}", short(native)))];
             row.extend(columns.iter().map(|(contender, _)| {
@@ -368,11 +373,22 @@ fn overheads(results: &Results) -> String {
             row
         })
         .collect();
-    let emulated = results.contenders.iter().any(|contender| contender.class == Class::Emulated);
-    let note =
-        if emulated { " Machines under TCG are emulated: no figure of their speed is taken." } else { "" };
+    let mut notes = String::new();
+    for (contender, disk) in figures::emulated(results) {
+        let _ = write!(
+            notes,
+            "<p class=\"note-text\"><b>{}</b> is emulated (TCG): what follows is no speed, and no ratio is made of it. \
+             Its disk: {}.</p>",
+            text(&contender.name),
+            text(&disk)
+        );
+    }
+    if let Some(ratio) = figures::native_veth(results) {
+        let _ = write!(notes, "<p class=\"note-text\">Over the veth pair without a container: {ratio}.</p>");
+    }
     format!(
-        "<h2>How close to native</h2><p>Times the native cost: 1.00 is native, more is worse.{note}</p>{}",
+        "<h2>How close to native</h2><p>Times the native cost: 1.00 is native, more is worse. Files: containers on an \
+         overlay, machines on a virtual disk with ext4.</p>{}{notes}",
         table(&head, &rows)
     )
 }
