@@ -1,7 +1,8 @@
 //! Attacks of the past, each by its number: what the rootfs, the image or the container does must not reach the host.
 //!
-//! Each runs in scripts/box, where nothing of the host can be written to, and a bundle that leads outwards in a `SafeBox`
-//! there as well. The canary is a listing of everything outside: types, modes, owners, bytes. Where runc 1.1.5 is itself vulnerable the test is jug's alone: what it does to the canary was tried by hand.
+//! Each runs in scripts/box, where nothing of the host can be written to, and a bundle that leads outwards in a
+//! `SafeBox` there as well. The canary is a listing of everything outside: types, modes, owners, bytes. Where runc
+//! 1.1.5 is itself vulnerable the test is jug's alone: what it does to the canary was tried by hand.
 mod support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, symlink};

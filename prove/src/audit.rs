@@ -59,8 +59,8 @@ impl Audit {
         found
     }
 
-    /// Where they are. Whoever renames a directory, anywhere on the machine, renames what is mounted below it here, too:
-    /// a mount that was there before is no new one.
+    /// Where they are. Whoever renames a directory, anywhere on the machine, renames what is mounted below it here,
+    /// too: a mount that was there before is no new one.
     fn new_mounts(&self) -> Vec<String> {
         mounts()
             .into_iter()

@@ -1,6 +1,6 @@
-//! Makes every system call of create, run and exec fail, one at a time, with each of six errors. Whatever then ends with 0
-//! must have confined its program as the config says: the program is the probe, and what it reads is compared with
-//! what it reads without a fault.
+//! Makes every system call of create, run and exec fail, one at a time, with each of six errors. Whatever then ends
+//! with 0 must have confined its program as the config says: the program is the probe, and what it reads is compared
+//! with what it reads without a fault.
 
 use std::fs;
 use std::io;
