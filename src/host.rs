@@ -55,7 +55,7 @@ impl Host {
         let linux = spec.linux().as_ref();
         let (cgroup2, hybrid) = find_cgroup2();
         let mut host = Self { euid: sys::cred::euid(), egid: sys::cred::egid(), cgroup2, ..Self::default() };
-        host.rootless = is_rootless();
+        host.rootless = rootless()?;
         if options.systemd_cgroup {
             host.systemd = Some(crate::cgroup::systemd::find()?);
         }
@@ -81,7 +81,7 @@ impl Host {
     /// What is needed to know where limits go, and nothing else.
     pub fn controllers() -> Result<Self> {
         let (cgroup2, hybrid) = find_cgroup2();
-        let mut host = Self { cgroup2, rootless: is_rootless(), ..Self::default() };
+        let mut host = Self { cgroup2, rootless: rootless()?, ..Self::default() };
         host.find_controllers(hybrid)?;
         Ok(host)
     }
@@ -195,10 +195,20 @@ pub fn cgroup_of(text: &str) -> &Path {
     Path::new(text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/"))
 }
 
-/// The caller is not root of the initial user namespace. Asked once: it cannot change.
+/// The caller is not root of the initial user namespace, as far as anybody can know.
 pub fn is_rootless() -> bool {
+    rootless().unwrap_or(true)
+}
+
+/// The same for a plan, which leaves things out for such a caller: who cannot know makes none. Asked once: it cannot
+/// change.
+fn rootless() -> Result<bool> {
     static ROOTLESS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *ROOTLESS.get_or_init(|| sys::cred::euid() != 0 || in_user_namespace())
+    if let Some(known) = ROOTLESS.get() {
+        return Ok(*known);
+    }
+    let rootless = sys::cred::euid() != 0 || in_user_namespace()?;
+    Ok(*ROOTLESS.get_or_init(|| rootless))
 }
 
 /// The effective user id with which this process began, which a user namespace that it enters later maps to another.
@@ -213,11 +223,15 @@ pub fn has_one_user() -> bool {
     sys::cred::euid() != 0 || map.split_whitespace().skip(2).step_by(3).eq(["1"])
 }
 
-/// The initial user namespace has a fixed inode (PROC_USER_INIT_INO, linux/proc_ns.h).
-fn in_user_namespace() -> bool {
+/// The initial user namespace has a fixed inode (PROC_USER_INIT_INO, linux/proc_ns.h). A kernel without user namespaces
+/// has no such file.
+fn in_user_namespace() -> Result<bool> {
     const INITIAL: u64 = 0xEFFF_FFFD;
-    let follow = sys::path::open(Path::new("/proc/self/ns/user"), libc::O_PATH);
-    !follow.and_then(|ns| sys::path::stat(ns.as_fd(), Path::new(""))).is_ok_and(|st| st.st_ino == INITIAL)
+    match sys::path::open(Path::new("/proc/self/ns/user"), libc::O_PATH) {
+        Ok(namespace) => Ok(sys::path::stat(namespace.as_fd(), Path::new(""))?.st_ino != INITIAL),
+        Err(e) if e.errno() == libc::ENOENT => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 fn words(path: &Path) -> Result<Vec<String>> {

@@ -1,7 +1,8 @@
 //! Attacks of the past, each by its number: what the rootfs, the image or the container does must not reach the host.
 //!
-//! A hostile bundle runs in a `SafeBox`. The canary is a listing of everything outside: types, modes, owners, bytes.
-//! Where runc 1.1.5 is itself vulnerable the test is jug's alone: what it does to the canary was tried by hand.
+//! Each runs in scripts/box, where nothing of the host can be written to, and a bundle that leads outwards in a
+//! `SafeBox` there as well. The canary is a listing of everything outside: types, modes, owners, bytes. Where runc
+//! 1.1.5 is itself vulnerable the test is jug's alone: what it does to the canary was tried by hand.
 mod support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, symlink};
@@ -31,6 +32,7 @@ fn own_runtime(b: &Bundle) -> String {
 /// scripts/prove faults: where the mask could not be copied, the first masked path lost it to the next one.
 #[test]
 fn a_mask_that_cannot_be_copied_is_an_error_and_not_moved() {
+    boxed!();
     let masked = ["/proc/kcore", "/proc/keys", "/proc/timer_list"];
     let mut seen = 0;
     for number in 1..=12 {
@@ -51,12 +53,27 @@ fn a_mask_that_cannot_be_copied_is_an_error_and_not_moved() {
     assert!(seen > 0, "beyond the last call nothing fails");
 }
 
+/// scripts/prove faults: root that could not learn that it is root was given what others are, without a word.
+#[test]
+fn who_cannot_learn_whether_it_is_root_makes_nothing() {
+    boxed!();
+    deviates!("runc asks elsewhere");
+    let b = Bundle::new();
+    b.set_args(&["/bin/true"]);
+    let question = ["-P", "/proc/self/ns/user", "-e", "inject=openat,openat2:error=EMFILE"];
+    let strace = ["strace", "-f", "-o", "/dev/null"];
+    let out = b.verb("run", &[]).through(&[&strace[..], &question[..]].concat()).output();
+    assert_eq!(out.code, 1, "{out}");
+    assert!(out.error().contains("/proc/self/ns/user"), "{out}");
+}
+
 // R1, CVE-2019-5736: the runtime's binary through /proc/PID/exe.
 
 /// The program that exec starts is the runtime's own file, which waits for its log to have a reader. The container
 /// keeps that file open, lets it end, and writes.
 #[test]
 fn the_runtime_is_not_overwritten_through_proc_self_exe() {
+    boxed!();
     deviates!("what waits there is jug's opening of its log");
     let b = Bundle::new();
     b.edit(|spec| spec["root"]["readonly"] = json!(false));
@@ -80,6 +97,7 @@ fn the_runtime_is_not_overwritten_through_proc_self_exe() {
 
 #[test]
 fn a_program_that_is_the_runtime_itself_changes_nothing() {
+    boxed!();
     let b = Bundle::new();
     let program = own_runtime(&b);
     let before = fs::read(&program).expect("read");
@@ -98,6 +116,7 @@ fn memory() -> fs::File {
 /// What a waiting init executes must not be the host's file, or not be writable once init is gone.
 #[test]
 fn the_executable_of_a_created_container_cannot_be_written_later() {
+    boxed!();
     let b = Bundle::new();
     let program = own_runtime(&b);
     let c = b.container();
@@ -118,6 +137,7 @@ fn the_executable_of_a_created_container_cannot_be_written_later() {
 
 #[test]
 fn a_working_directory_through_a_descriptor_does_not_lead_out() {
+    boxed!();
     let b = Bundle::new();
     for n in 3..if in_guest() { 9 } else { 20 } {
         b.edit(|spec| spec["process"]["cwd"] = json!(format!("/proc/self/fd/{n}")));
@@ -128,6 +148,7 @@ fn a_working_directory_through_a_descriptor_does_not_lead_out() {
 
 #[test]
 fn a_directory_that_the_caller_left_open_is_no_working_directory() {
+    boxed!();
     let b = Bundle::new();
     let host = fs::File::open("/").expect("/");
     b.edit(|spec| spec["process"]["cwd"] = json!("/proc/self/fd/9"));
@@ -138,6 +159,7 @@ fn a_directory_that_the_caller_left_open_is_no_working_directory() {
 
 #[test]
 fn exec_has_no_working_directory_through_a_descriptor() {
+    boxed!();
     let b = Bundle::new();
     let c = b.running();
     let host = fs::File::open("/").expect("/");
@@ -150,6 +172,7 @@ fn exec_has_no_working_directory_through_a_descriptor() {
 
 #[test]
 fn a_created_init_holds_no_directory_of_the_host() {
+    boxed!();
     let b = Bundle::new();
     let c = b.create();
     // It closes them as soon as it is kept, which `create` does not wait for.
@@ -161,6 +184,7 @@ fn a_created_init_holds_no_directory_of_the_host() {
 
 #[test]
 fn a_created_init_holds_its_streams_and_one_door() {
+    boxed!();
     deviates!("runc's waiting init keeps its channels open as well");
     let b = Bundle::new();
     let c = b.create();
@@ -172,6 +196,7 @@ fn a_created_init_holds_its_streams_and_one_door() {
 
 #[test]
 fn a_created_init_shows_nothing_of_the_host_to_exec() {
+    boxed!();
     let b = Bundle::new();
     fs::write(b.path("canary"), "seen").expect("write");
     let c = b.container();
@@ -189,6 +214,7 @@ fn a_created_init_shows_nothing_of_the_host_to_exec() {
 /// Power over the container's own user namespace is none over a process that comes from the host's.
 #[test]
 fn a_created_init_cannot_be_read_by_whoever_may_trace_inside() {
+    boxed!();
     let b = Bundle::new();
     b.add_namespace("user");
     b.edit(|spec| {
@@ -219,6 +245,7 @@ impl Drop for Raise<'_> {
 
 #[test]
 fn a_destination_that_is_swapped_does_not_lead_out() {
+    boxed!();
     deviates!("runc 1.1.5 is vulnerable: CVE-2024-45310");
     let b = Bundle::new();
     let guard = SafeBox::enter(&b);
@@ -254,6 +281,7 @@ fn a_destination_that_is_swapped_does_not_lead_out() {
 
 #[test]
 fn a_dev_that_is_a_symlink_does_not_lead_out() {
+    boxed!();
     deviates!("runc 1.1.5 is vulnerable: CVE-2026-41579");
     for relative in [false, true] {
         for mounted in [false, true] {
@@ -275,6 +303,7 @@ fn a_dev_that_is_a_symlink_does_not_lead_out() {
 
 #[test]
 fn a_directory_in_dev_that_is_a_symlink_does_not_lead_out() {
+    boxed!();
     for name in ["pts", "shm", "mqueue", "net"] {
         let b = Bundle::new();
         let guard = SafeBox::enter(&b);
@@ -294,6 +323,7 @@ fn a_directory_in_dev_that_is_a_symlink_does_not_lead_out() {
 
 #[test]
 fn a_dev_null_that_is_a_symlink_masks_nothing_with_its_target() {
+    boxed!();
     deviates!("runc 1.1.5 is vulnerable: CVE-2025-31133");
     let b = Bundle::new();
     let _guard = SafeBox::enter(&b);
@@ -312,6 +342,7 @@ fn a_dev_null_that_is_a_symlink_masks_nothing_with_its_target() {
 
 #[test]
 fn a_dev_null_that_is_a_symlink_is_not_attached_to_the_streams() {
+    boxed!();
     let b = Bundle::new();
     let guard = SafeBox::enter(&b);
     without_dev_mounts(&b);
@@ -330,6 +361,7 @@ fn a_dev_null_that_is_a_symlink_is_not_attached_to_the_streams() {
 
 #[test]
 fn a_dev_console_that_is_a_symlink_is_not_followed() {
+    boxed!();
     deviates!("runc 1.1.5 is vulnerable: CVE-2025-52565");
     for target in ["inside", "outside"] {
         let b = Bundle::new();
@@ -361,6 +393,7 @@ fn a_dev_console_that_is_a_symlink_is_not_followed() {
 
 #[test]
 fn a_proc_that_is_a_symlink_is_refused() {
+    boxed!();
     let b = Bundle::new();
     let _guard = SafeBox::enter(&b);
     fs::remove_dir(b.rootfs().join("proc")).expect("rmdir");
@@ -373,6 +406,7 @@ fn a_proc_that_is_a_symlink_is_refused() {
 
 #[test]
 fn a_sys_that_is_a_symlink_is_refused() {
+    boxed!();
     let b = Bundle::new();
     let _guard = SafeBox::enter(&b);
     fs::remove_dir(b.rootfs().join("sys")).expect("rmdir");
@@ -383,6 +417,7 @@ fn a_sys_that_is_a_symlink_is_refused() {
 
 #[test]
 fn without_proc_mounted_nothing_is_written_to_a_false_one() {
+    boxed!();
     let b = Bundle::new();
     let _guard = SafeBox::enter(&b);
     b.remove_mount("/proc");
@@ -401,6 +436,7 @@ fn without_proc_mounted_nothing_is_written_to_a_false_one() {
 /// A mount that covered a part of /proc would take what is written there for itself.
 #[test]
 fn a_link_of_the_image_into_proc_takes_no_mount() {
+    boxed!();
     for target in ["/proc/sys", "/proc/self/attr", "proc/sys/kernel"] {
         let b = Bundle::new();
         let _guard = SafeBox::enter(&b);
@@ -416,6 +452,7 @@ fn a_link_of_the_image_into_proc_takes_no_mount() {
 
 #[test]
 fn hostile_ids_are_refused_by_every_verb() {
+    boxed!();
     let b = Bundle::new();
     let _guard = SafeBox::enter(&b);
     let root = b.path("deep/a/b/c");
@@ -469,6 +506,7 @@ fn exec_uid(c: &Container<'_>, value: &str) -> Option<Value> {
 
 #[test]
 fn exec_users_are_read_as_written() {
+    boxed!();
     let b = Bundle::new();
     let c = b.running();
     assert_eq!(exec_uid(&c, "1").map(|ids| ids[0].clone()), Some(json!(1)));
@@ -485,6 +523,7 @@ fn exec_users_are_read_as_written() {
 
 #[test]
 fn exec_users_do_not_overflow() {
+    boxed!();
     newer!("range checks on --user: 1.1.5 takes 4294967296 for 0");
     let b = Bundle::new();
     let c = b.running();
@@ -499,6 +538,7 @@ fn exec_users_do_not_overflow() {
 
 #[test]
 fn the_cgroup_file_system_is_read_only_and_cannot_be_mounted_anew() {
+    boxed!();
     let b = Bundle::new();
     let file = "/sys/fs/cgroup/cgroup.procs";
     assert_eq!(b.probe(&["--write", file])["writes"][file]["errno"], "EROFS");
@@ -516,6 +556,7 @@ fn the_cgroup_file_system_is_read_only_and_cannot_be_mounted_anew() {
 
 #[test]
 fn nothing_is_pushed_into_the_callers_terminal() {
+    boxed!();
     let b = Bundle::new();
     b.set_args(&["/bin/probe", "tiocsti"]);
     let Pty { mut master, slave } = Pty::open(24, 80);
@@ -544,6 +585,7 @@ fn with_a_key() {
 
 #[test]
 fn the_callers_keys_are_invisible() {
+    boxed!();
     with_a_key();
     let b = Bundle::new();
     let c = b.running();
@@ -562,6 +604,7 @@ fn the_callers_keys_are_invisible() {
 
 #[test]
 fn the_containers_environment_does_not_reach_the_hooks() {
+    boxed!();
     deviates!(
         "runc 1.1.5 is vulnerable: CVE-2025-23266 (createContainer hooks inherit the container's environment)"
     );
@@ -583,6 +626,7 @@ fn the_containers_environment_does_not_reach_the_hooks() {
 
 #[test]
 fn the_callers_environment_stays_outside() {
+    boxed!();
     let b = Bundle::new();
     b.set_args(&["/bin/probe"]);
     let hostile = |call: Call| {
@@ -603,6 +647,7 @@ fn the_callers_environment_stays_outside() {
 
 #[test]
 fn a_passwd_that_leads_out_is_read_inside() {
+    boxed!();
     let b = Bundle::new();
     let outside = b.path("passwd");
     fs::write(&outside, "root:x:0:0::/from/the/host:/bin/sh\n").expect("write");
@@ -614,6 +659,7 @@ fn a_passwd_that_leads_out_is_read_inside() {
 
 #[test]
 fn a_passwd_that_never_ends_does_not_hang_the_runtime() {
+    boxed!();
     newer!("safe reading of /etc/passwd: 1.1.5 waits for a FIFO's writer");
     let b = Bundle::new();
     let _guard = SafeBox::enter(&b);
@@ -632,6 +678,7 @@ fn a_passwd_that_never_ends_does_not_hang_the_runtime() {
 
 #[test]
 fn a_pid_from_the_container_is_not_trusted() {
+    boxed!();
     // The state is the runtime's; a container that writes its own /run or /tmp changes nothing of it.
     let b = Bundle::new();
     b.edit(|spec| spec["root"]["readonly"] = json!(false));

@@ -3,7 +3,7 @@
 //! mount or an open descriptor: without processes and mounts only a descriptor of this worker could hold one, and those
 //! are counted too. Must not take anything away but what carries the tag.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::place::DIR;
 /// What was there before.
 pub struct Audit {
     tag: String,
-    mounts: BTreeSet<String>,
+    mounts: BTreeMap<String, String>,
     files: BTreeSet<String>,
     fds: usize,
     hierarchies: Vec<PathBuf>,
@@ -43,11 +43,11 @@ impl Audit {
     /// Everything that is new, in words; processes are given a moment to be gone.
     pub fn leftovers(&self) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();
-        found.extend(mounts().difference(&self.mounts).map(|mount| format!("mount {mount}")));
+        found.extend(self.new_mounts().iter().map(|point| format!("mount {point}")));
         // Elsewhere the machine's other processes may take theirs away, which takes them from here, too.
-        let own = |mount: &&String| mount.split(' ').nth(1).is_some_and(|point| point.starts_with(DIR));
         let (before, now) = (&self.mounts, mounts());
-        found.extend(before.difference(&now).filter(own).map(|mount| format!("mount {mount} is gone")));
+        let gone = before.iter().filter(|(key, point)| !now.contains_key(*key) && point.starts_with(DIR));
+        found.extend(gone.map(|(_, point)| format!("mount {point} is gone")));
         found.extend(self.cgroups().iter().map(|path| format!("cgroup {}", path.display())));
         found.extend(processes(Duration::from_millis(500)));
         let now = files();
@@ -57,6 +57,16 @@ impl Audit {
             found.push(format!("{} descriptors of the driver's instead of {}", fds(), self.fds));
         }
         found
+    }
+
+    /// Where they are. Whoever renames a directory, anywhere on the machine, renames what is mounted below it here,
+    /// too: a mount that was there before is no new one.
+    fn new_mounts(&self) -> Vec<String> {
+        mounts()
+            .into_iter()
+            .filter(|(key, _)| !self.mounts.contains_key(key))
+            .map(|(_, point)| point)
+            .collect()
     }
 
     /// Cgroups with the tag, the deepest first.
@@ -97,10 +107,8 @@ impl Audit {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        for mount in mounts().difference(&self.mounts) {
-            if let Some(point) = mount.split(' ').nth(1) {
-                let _ = umount2(Path::new(point), MntFlags::MNT_DETACH);
-            }
+        for point in self.new_mounts() {
+            let _ = umount2(Path::new(&point), MntFlags::MNT_DETACH);
         }
         for file in files().difference(&self.files).collect::<Vec<_>>().into_iter().rev() {
             let _ = fs::remove_file(file).or_else(|_| fs::remove_dir(file));
@@ -108,11 +116,15 @@ impl Audit {
     }
 }
 
-fn mounts() -> BTreeSet<String> {
+/// What a mount is, by its number, device and root, and where.
+fn mounts() -> BTreeMap<String, String> {
     let info = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let line = |line: &str| {
         let fields: Vec<&str> = line.split(' ').collect();
-        Some(format!("{} {}", fields.get(3)?, fields.get(4)?))
+        Some((
+            format!("{} {} {}", fields.first()?, fields.get(2)?, fields.get(3)?),
+            (*fields.get(4)?).to_owned(),
+        ))
     };
     info.lines().filter_map(line).collect()
 }

@@ -1,6 +1,6 @@
-//! Makes every system call of create and exec fail, one at a time, with each of six errors. Whatever then ends with 0
-//! must have confined its program as the config says: the program is the probe, and what it reads is compared with
-//! what it reads without a fault.
+//! Makes every system call of create, run and exec fail, one at a time, with each of six errors. Whatever then ends
+//! with 0 must have confined its program as the config says: the program is the probe, and what it reads is compared
+//! with what it reads without a fault.
 
 use std::fs;
 use std::io;
@@ -28,6 +28,7 @@ pub fn prove(worker: &mut Worker) -> io::Result<()> {
     for (verb, which) in [
         ("create", Which::Probe),
         ("create", Which::RichProbe),
+        ("run", Which::Probe),
         ("exec", Which::Plain),
         ("exec", Which::Rich),
     ] {
@@ -134,6 +135,10 @@ fn is_spared(entry: &Entry) -> bool {
 fn trial(worker: &mut Worker, verb: &str, point: usize, errno: i32) -> io::Result<Trial> {
     let id = worker.place.id();
     let mut words = vec!["create", "--bundle", "bundle", "--pid-file", "files/pid", &id];
+    // Without a pid file: the child has the runtime's memory.
+    if verb == "run" {
+        words = vec!["run", "--detach", "--bundle", "bundle", &id];
+    }
     if verb == "exec" {
         worker.running()?;
         words = vec!["exec", "--pid-file", "files/pid", &id];

@@ -1,6 +1,8 @@
 //! Kills each verb at every system call that it, or any of its processes, makes.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 
 use crate::config::Which;
 use crate::names;
@@ -53,7 +55,11 @@ fn every_point(worker: &mut Worker, verb: &str, victim: Victim, tally: &mut Tall
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let command = worker.place.traced(&words)?;
         let patience = worker.place.patience();
-        let deed = |entry: &Entry| if entry.nth == point { Deed::Halt } else { Deed::Go };
+        let mut lent = false;
+        let deed = |entry: &Entry| {
+            lent |= entry.nth < point && lends(entry);
+            if entry.nth == point { Deed::Halt } else { Deed::Go }
+        };
         let end = worker.tracer.follow(command, patience, deed)?;
         let (mut faults, at) = match &end {
             End::Halted(entry) => {
@@ -75,6 +81,7 @@ fn every_point(worker: &mut Worker, verb: &str, victim: Victim, tally: &mut Tall
         let concluded = worker.conclude(tally, true)?;
         if let Some(faults) = &mut faults {
             faults.extend(concluded);
+            tally.add("after memory was lent", u64::from(lent));
             if !matches!(end, End::Exited(_)) || !faults.is_empty() {
                 worker.judge(tally, &at, faults);
             }
@@ -84,6 +91,17 @@ fn every_point(worker: &mut Worker, verb: &str, victim: Victim, tally: &mut Tall
         }
     }
     Ok(())
+}
+
+/// Whether a child is made here that shares its maker's memory (clone3(2): the flags come first).
+fn lends(entry: &Entry) -> bool {
+    let flags = || {
+        let memory = fs::File::open(format!("/proc/{}/mem", entry.pid)).ok()?;
+        let mut flags = [0; 8];
+        memory.read_exact_at(&mut flags, entry.args[0]).ok()?;
+        Some(u64::from_ne_bytes(flags))
+    };
+    entry.number == libc::SYS_clone3 && flags().is_some_and(|flags| flags & libc::CLONE_VM as u64 != 0)
 }
 
 /// `None`: this victim does not exist at this point.
@@ -143,6 +161,8 @@ fn words(worker: &Worker, verb: &str) -> Vec<String> {
     let id = worker.place.id();
     let line = match verb {
         "create" => format!("create --bundle bundle --pid-file files/pid {id}"),
+        // Without a pid file the plain one lends its memory to the child; the other one cannot, because of its hooks.
+        "run" if worker.which == Which::Plain => format!("run --detach --bundle bundle {id}"),
         "run" => format!("run --detach --bundle bundle --pid-file files/pid {id}"),
         "exec" => format!("exec --pid-file files/pid {id} /bin/busybox true"),
         "delete --force" => format!("delete --force {id}"),

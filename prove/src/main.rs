@@ -37,7 +37,7 @@ struct Cli {
 pub enum Job {
     /// Kills create, run, start, exec and delete at every system call
     Kill(Options),
-    /// Makes every system call of create and exec fail
+    /// Makes every system call of create, run and exec fail
     Faults(Options),
     /// Swaps directories of the root file system at every system call that takes a path
     Adversary(Options),

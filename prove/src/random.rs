@@ -1,4 +1,4 @@
-//! Kills create, start, exec and delete at random instants, without looking inside: the same for every runtime.
+//! Kills create, run, start, exec and delete at random instants, without looking inside: the same for every runtime.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,7 +28,13 @@ impl Random {
     }
 }
 
-const VERBS: [&str; 4] = ["create", "start", "exec", "delete"];
+const VERBS: [&str; 5] = ["create", "run", "start", "exec", "delete"];
+
+/// A kill counts that found the verb running: at most so many are tried for each that is to count.
+const PATIENCE: u64 = 4;
+
+/// How many of the kills found the verb running.
+pub const IN_TIME: &str = "were killed in time";
 
 pub fn prove(worker: &mut Worker) -> io::Result<()> {
     worker.configure(Which::Peer)?;
@@ -46,9 +52,13 @@ pub fn prove(worker: &mut Worker) -> io::Result<()> {
         }
         durations.insert(verb, shortest);
     }
-    let own = (number..worker.options.trials as u64).step_by(worker.options.workers);
-    for trial in own {
-        let verb = VERBS[random.below(4) as usize];
+    let quota = (number..worker.options.trials as u64).step_by(worker.options.workers).count() as u64;
+    let mut struck = 0;
+    for trial in 0..quota * PATIENCE {
+        if struck == quota {
+            break;
+        }
+        let verb = VERBS[random.below(VERBS.len() as u64) as usize];
         let Some(tally) = tallies.get_mut(verb) else { continue };
         // Beyond its usual end, since a busy machine is slower.
         let micros = durations.get(verb).map_or(0, |took| took.as_micros() as u64 * 3 / 2);
@@ -56,7 +66,11 @@ pub fn prove(worker: &mut Worker) -> io::Result<()> {
         prepare(worker, verb)?;
         let killed = strike(worker, verb, instant, all)?;
         let faults = worker.conclude(tally, false)?;
-        tally.add("were killed in time", u64::from(killed));
+        struck += u64::from(killed);
+        if killed && struck % 100 == 0 {
+            eprintln!("prove: worker {number}: {struck} of {quota} kills");
+        }
+        tally.add(IN_TIME, u64::from(killed));
         tally.add("leaked a cgroup", u64::from(any(&faults, "cgroup ")));
         tally.add("leaked a mount", u64::from(any(&faults, "mount ")));
         tally.add("leaked a process", u64::from(any(&faults, "process ")));
@@ -87,6 +101,7 @@ fn words(worker: &Worker, verb: &str) -> Vec<String> {
     let id = worker.place.id();
     let line = match verb {
         "create" => format!("create --bundle bundle {id}"),
+        "run" => format!("run --detach --bundle bundle {id}"),
         "exec" => format!("exec {id} /bin/busybox true"),
         "delete" => format!("delete --force {id}"),
         _ => format!("{verb} {id}"),

@@ -81,9 +81,11 @@ fn master(options: Options) -> io::Result<bool> {
     sums.values().for_each(|tally| println!("{tally}"));
     let failed: u64 = sums.values().map(|tally| tally.get("failed")).sum();
     let trials: u64 = sums.values().map(|tally| tally.get("trials")).sum();
+    let in_time: u64 = sums.values().map(|tally| tally.get(random::IN_TIME)).sum();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!(
-        "{trials} trials, {failed} failed, {:.0} s, {} workers, load {}",
+        "{trials} trials{}, {failed} failed, {:.0} s, {} workers, load {}",
+        if in_time > 0 { format!(", {in_time} {}", random::IN_TIME) } else { String::new() },
         begun.elapsed().as_secs_f64(),
         options.workers,
         load.split(' ').next().unwrap_or("?")

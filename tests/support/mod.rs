@@ -47,7 +47,7 @@ pub use container::Container;
 pub use engine::Engine;
 pub use machine::{Feature, in_guest, is_peer, is_runc, runtime, runtime_name};
 pub use place::{
-    Holder, SafeBox, cgroup_dir, cgroup2_mount, has, listing, mount_at, namespace, own_namespace,
+    Holder, SafeBox, cgroup_dir, cgroup2_mount, has, listing, mount_at, namespace, own_namespace, ran_in_box,
 };
 pub use program::{install, script};
 pub use serde_json::{Value, json};
@@ -97,7 +97,16 @@ macro_rules! skip {
     }};
 }
 
-pub(crate) use {deviates, needs, newer, skip};
+/// The test goes on in scripts/box, where nothing of the host can be changed: it is said before anything else.
+macro_rules! boxed {
+    () => {
+        if $crate::support::ran_in_box(std::any::type_name_of_val(&|| {})) {
+            return;
+        }
+    };
+}
+
+pub(crate) use {boxed, deviates, needs, newer, skip};
 
 /// One line on the real stderr: libtest captures only the print macros.
 pub fn say_skip(word: &str, why: &str) {

@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
-use super::{Bundle, Call, eventually};
+use super::{Bundle, Call, eventually, say_skip};
 
 /// The topmost mount at `point` in the probe's report.
 #[track_caller]
@@ -152,6 +152,34 @@ impl Drop for SafeBox {
         // EINVAL while a thread that this one made, and that shares its directory, has not quite ended.
         eventually("the thread's return", || setns(&self.before, CloneFlags::CLONE_NEWNS).ok());
     }
+}
+
+/// Runs the calling test, of this name, again in scripts/box, unless it is there already or may not make a box. Whether
+/// it did: then nothing is left to do here.
+#[track_caller]
+pub fn ran_in_box(name: &str) -> bool {
+    if std::env::var_os("JUG_IN_BOX").is_some() || !nix::unistd::geteuid().is_root() {
+        return false;
+    }
+    let name: Vec<&str> = name.split("::").skip(1).take_while(|part| *part != "{{closure}}").collect();
+    let name = name.join("::");
+    // In there it could not be built.
+    super::probe();
+    let out = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/box"))
+        .arg(std::env::current_exe().expect("/proc/self/exe"))
+        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+        .output()
+        .expect("scripts/box");
+    let said = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    for line in said.lines() {
+        for word in ["SKIP-RUNC", "SKIP"] {
+            if let Some((_, why)) = line.split_once(&format!("{word} main: ")) {
+                say_skip(word, why);
+            }
+        }
+    }
+    assert!(out.status.success() && said.contains("1 passed"), "{name} in the box:\n{said}");
+    true
 }
 
 /// Everything below `dir` with type, mode, owner and contents: equal before and after, or something was touched.
