@@ -72,8 +72,11 @@ pub fn compared(a: &Results, b: &Results) -> Result<String> {
     Ok(text)
 }
 
+/// A figure, its unit, the samples of both and the lengths of their blocks.
+type Pair<'a> = (String, &'static str, [&'a [f64]; 2], [&'a [usize]; 2]);
+
 fn samples(a: &Results, b: &Results, dice: &mut Dice) -> Vec<Row> {
-    let mut pairs: Vec<(String, &'static str, [&[f64]; 2], [&[usize]; 2])> = Vec::new();
+    let mut pairs: Vec<Pair<'_>> = Vec::new();
     for (manner, here) in &a.starts {
         for (name, here) in here {
             let Some(there) = b.starts.get(manner).and_then(|there| there.get(name)) else { continue };

@@ -142,7 +142,8 @@ pub fn clone3_asleep(
 /// writes 0 to `alive` when it is gone. Not clone(3): musl's knows no such children.
 ///
 /// # Safety
-/// `stack`, `alive` and what `argument` points to outlive the child, which touches nothing else that the caller changes.
+/// `stack`, `alive` and what `argument` points to outlive the child, which touches nothing else that the caller
+/// changes.
 pub unsafe fn clone3_beside<T>(
     flags: u64,
     stack: &mut [u128],

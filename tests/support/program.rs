@@ -1,8 +1,8 @@
 //! Programs that a test writes and then executes.
 //!
 //! Another process writes them. What this one held open for writing, a process that another thread forks would hold
-//! too, until it executes something; and until then the kernel executes no such file (ETXTBSY). What was there before is
-//! removed, not written over.
+//! too, until it executes something; and until then the kernel executes no such file (ETXTBSY). What was there before
+//! is removed, not written over.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 use std::io::Write as _;
