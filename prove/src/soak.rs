@@ -41,7 +41,8 @@ fn loops(worker: &mut Worker) -> io::Result<()> {
     Ok(())
 }
 
-/// `delete` without force, which is refused until the process is gone.
+/// `delete` without force, which is refused until the process is gone. What dies needs a processor to do it: there is a
+/// rest between two attempts.
 fn delete_stopped(worker: &mut Worker, id: &str) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
@@ -52,6 +53,7 @@ fn delete_stopped(worker: &mut Worker, id: &str) -> io::Result<()> {
         if Instant::now() > deadline {
             return Err(io::Error::other(format!("delete: {call:?}: {}", worker.place.said())));
         }
+        std::thread::sleep(Duration::from_micros(200));
     }
 }
 
