@@ -3,12 +3,11 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jug::protobuf::Message;
-use support::shim::{PROGRAM, RUNNING, SERVICE, STOPPED, Shim, named, number, options, request};
+use support::shim::{PROGRAM, RUNNING, SERVICE, STOPPED, Shim, named, number, request};
 use support::*;
 
 const CREATED: i64 = 1;
@@ -23,8 +22,7 @@ fn scribe(b: &Bundle, dir: &str) -> PathBuf {
         b.path("verbs"),
         runtime().display()
     );
-    fs::write(&program, text).expect("write");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    script(&program, &text);
     program
 }
 
@@ -35,7 +33,7 @@ fn verbs(b: &Bundle) -> String {
 /// A copy of the shim with the scribe beside it.
 fn beside_a_scribe(b: &Bundle) -> Command {
     let program = scribe(b, "bin").with_file_name("containerd-shim-jug-v2");
-    fs::copy(PROGRAM, &program).expect("copy");
+    install(PROGRAM, &program);
     Command::new(program)
 }
 
@@ -209,8 +207,7 @@ for word; do
 done
 exec RUNTIME "$@"
 "#;
-    fs::write(&program, text.replace("RUNTIME", &runtime().to_string_lossy())).expect("write");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    script(&program, &text.replace("RUNTIME", &runtime().to_string_lossy()));
     let mut shim = Shim::start_with(&b, Command::new(PROGRAM), named(&b, &program));
     let mut more = Message::default();
     more.text(8, b.path("image"));
@@ -249,9 +246,11 @@ fn a_full_disk_is_an_error_on_the_call() {
     fs::write(bundle.join("config.json"), serde_json::to_vec(&spec).expect("JSON")).expect("write");
     let fill = || fs::write(bundle.join("filler"), [0; 64 << 10]).expect_err("the disk is full");
     fill();
-    let mut shim = Shim::start(&b);
+    // The shim's own: one that is run cannot open its log any more, which lies in the bundle.
+    let own = named(&b, Path::new(""));
+    let mut shim = Shim::start_with(&b, Command::new(PROGRAM), named(&b, Path::new("")));
     let mut create = request(&b.id());
-    create.text(2, bundle.as_os_str().as_encoded_bytes()).message(10, &options(&b));
+    create.text(2, bundle.as_os_str().as_encoded_bytes()).message(10, &own);
     let (_, said) = shim.ask("Create", &create).expect_err("no room");
     assert!(said.contains("ENOSPC") || said.contains("no space left"), "{said}");
     shim.refuses("State", &request(&b.id()), 5);
@@ -275,9 +274,11 @@ fn a_bundle_that_vanishes_takes_nothing_with_it() {
     fs::create_dir(&bundle).expect("mkdir");
     fs::rename(b.rootfs(), bundle.join("rootfs")).expect("rename");
     fs::copy(b.dir().join("config.json"), bundle.join("config.json")).expect("copy");
-    let mut shim = Shim::start(&b);
+    // The shim's own: one that is run cannot open its log any more, which lies in the bundle.
+    let own = named(&b, Path::new(""));
+    let mut shim = Shim::start_with(&b, Command::new(PROGRAM), named(&b, Path::new("")));
     let mut create = request(&b.id());
-    create.text(2, bundle.as_os_str().as_encoded_bytes()).message(10, &options(&b));
+    create.text(2, bundle.as_os_str().as_encoded_bytes()).message(10, &own);
     shim.good("Create", &create);
     fs::rename(bundle.join("rootfs"), b.rootfs()).expect("rename");
     fs::remove_dir_all(&bundle).expect("rm -r");
