@@ -106,8 +106,7 @@ fn a_program_that_the_kernel_refuses_fails_the_start() {
         b.script("bin/orphan", "#!/no/such/interpreter\n");
         b.set_args(&["/bin/orphan"]);
         let mut shim = Shim::start_with(&b, Command::new(PROGRAM), named(&b, runtime));
-        let create = shim.create_request();
-        shim.good("Create", &create);
+        shim.create(&Message::default());
         let (_, said) = shim.ask("Start", &request(&b.id())).expect_err("no interpreter");
         assert!(said.starts_with("OCI runtime start failed: ") && said.contains("no such file"), "{said}");
         assert_eq!(number(&shim.good("Wait", &request(&b.id())), 1), 1);
@@ -121,10 +120,9 @@ fn a_program_that_the_kernel_refuses_fails_the_start() {
 fn a_container_that_was_never_started_is_removed() {
     let b = Bundle::new();
     let mut shim = Shim::start(&b);
-    let create = shim.create_request();
-    shim.good("Create", &create);
+    shim.create(&Message::default());
     assert_eq!(number(&shim.delete(), 2), 137);
-    shim.good("Create", &create);
+    shim.create(&Message::default());
     shim.kill();
     assert_eq!(number(&shim.good("Wait", &request(&b.id())), 1), 137);
     shim.refuses("Start", &request(&b.id()), 9);
@@ -138,8 +136,7 @@ fn a_start_that_takes_its_time_holds_up_nobody() {
     b.script("bin/hook", "#!/bin/sh\nuntil [ -e /tmp/go ]; do sleep 0.05; done\n");
     b.edit(|spec| spec["hooks"] = json!({ "startContainer": [{ "path": "/bin/hook" }] }));
     let mut shim = Shim::start(&b);
-    let create = shim.create_request();
-    let pid = number(&shim.good("Create", &create), 1);
+    let pid = shim.create(&Message::default());
     let started = shim.send(SERVICE, "Start", &request(&b.id()));
     assert_eq!(shim.status(), CREATED);
     shim.refuses("Delete", &request(&b.id()), 9);
@@ -155,8 +152,7 @@ fn a_start_that_takes_its_time_holds_up_nobody() {
 fn a_container_that_is_held_holds_up_nobody() {
     let b = Bundle::new();
     let mut shim = Shim::start(&b);
-    let create = shim.create_request();
-    let pid = number(&shim.good("Create", &create), 1);
+    let pid = shim.create(&Message::default());
     let record = fs::File::open(b.path("state/testing") + "/" + &b.id()).expect("the record");
     record.lock().expect("flock(2)");
     let started = shim.send(SERVICE, "Start", &request(&b.id()));

@@ -124,7 +124,7 @@ fn wait(child: &mut Child, hook: &Hook) -> std::io::Result<(Option<ExitStatus>, 
         let spoke = stderr.is_some() && ready.last() == Some(&true);
         if spoke && !read_some(stderr.as_mut(), &mut words) {
             stderr = None;
-        } else if (pidfd.is_none() || ready[0])
+        } else if pidfd.as_ref().map_or(!spoke, |_| ready[0])
             && let Some(status) = child.try_wait()?
         {
             // What it said last still lies in the pipe; what its own children may yet say is not waited for.

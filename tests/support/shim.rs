@@ -191,11 +191,16 @@ impl<'b> Shim<'b> {
         create
     }
 
-    /// Makes and starts the container, which may have more fields.
-    pub fn run(&mut self, more: &Message) -> i32 {
+    /// Makes the container, which may have more fields, and gives its process' number.
+    pub fn create(&mut self, more: &Message) -> i64 {
         let mut create = self.create_request();
         create.append(more);
-        let pid = number(&self.good("Create", &create), 1);
+        number(&self.good("Create", &create), 1)
+    }
+
+    /// Makes and starts it.
+    pub fn run(&mut self, more: &Message) -> i32 {
+        let pid = self.create(more);
         assert_eq!(number(&self.good("Start", &request(&self.b.id())), 1), pid);
         pid as i32
     }
