@@ -9,6 +9,7 @@
 //!   | -- Keep   (recorded) --------> |    end of file instead: the parent died, and so does the child
 //!   | <-- end of file -------------- |    execve closed the socket (run, exec), or the child waits for start
 //! ```
+//! A child that has borrowed the runtime's memory says and hears none of these words: nobody is awake.
 //! In between the child may send the descriptor of its console, and at any point its own error, its last word.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

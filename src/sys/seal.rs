@@ -3,7 +3,7 @@
 //! The verbs that enter a container run from a detached read-only bind of the binary: no `/proc/*/exe` inside then
 //! names a writable host file, and since the mount belongs to no namespace it can be neither remounted nor cloned.
 //! [`jug_entry`] is the ELF entry point of `jug-oci`. It runs before libc starts and goes through the execveat(2) at
-//! once, so that a sealed start pays for libc's start-up (43 CPUID instructions, each a VM exit in a guest) only once.
+//! once, so that a sealed start pays for libc's start-up only once.
 //! It must not call anything of libc, nor anything that the compiler could turn into a call of libc: memory functions
 //! are not relocated yet. What it could not do, [`ensure`] does later, or refuses.
 
