@@ -19,6 +19,7 @@ use jug::image::source::credentials::Credential;
 use jug::image::source::{self, Access, Source};
 use oci_spec::image::{Descriptor, MediaType};
 use place::Place;
+use serde_json::json;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -111,10 +112,18 @@ fn a_token_server_elsewhere_gets_no_password() {
 
 #[test]
 fn links_of_the_cloud_are_not_followed() {
-    for location in ["http://169.254.169.254/latest/meta-data", "http://[fe80::1]/", "gopher://x/", "//"] {
+    for (location, word) in [
+        ("http://169.254.169.254/latest/meta-data", "nobody named"),
+        ("http://[fe80::1]/", "nobody named"),
+        ("http://[::ffff:169.254.169.254]/", "nobody named"),
+        // The same in disguise: a number, which the resolver takes for an address.
+        ("http://2852039166/latest/meta-data", "169.254.169.254, an address of the link that nobody named"),
+        ("gopher://x/", "gopher"),
+        ("//", "is no URL"),
+    ] {
         let registry = Hostile::start(move |_, _| Reply::new(302, "").with("Location", location));
         let begin = Instant::now();
-        assert!(open(&registry, &access()).manifest(None).is_err(), "{location}");
+        refused(open(&registry, &access()).manifest(None), &[word]);
         assert!(begin.elapsed() < Duration::from_secs(5), "{location}");
     }
     let round = Hostile::start(|_, _| Reply::new(302, "").with("Location", "/v2/again"));
@@ -185,26 +194,40 @@ fn other_bytes_than_asked_for() {
     refused(source.manifest(None), &["the registry says"]);
     let wrong: oci_spec::image::Digest = wrong.parse().expect("a digest");
     refused(source.manifest(Some(&wrong)), &["instead"]);
-    // The pull of such an image changes nothing.
+}
+
+/// What is asked for, and what comes instead: a config or a layer that is as good as the one that was meant.
+#[test]
+fn a_pull_of_other_bytes_than_asked_for() {
+    // An archive without an entry.
+    const EMPTY: [u8; 1024] = [0; 1024];
     let place = Place::new();
-    let layer = b"not the layer".to_vec();
-    let config = b"{}".to_vec();
-    let manifest = serde_json::json!({
-        "schemaVersion": 2,
-        "config": Descriptor::new(MediaType::ImageConfig, 2, digest::of(&config)),
-        "layers": [Descriptor::new(MediaType::ImageLayer, 13, digest::of(b"the layer"))],
-    });
-    let config_digest = digest::of(&config).to_string();
-    let liar = Hostile::start(move |asked, _| match &asked.path {
-        path if path.contains("manifests") => {
-            Reply::new(200, manifest.to_string()).with("Content-Type", MANIFEST)
-        }
-        path if path.contains(&config_digest) => Reply::new(200, "[]"),
-        _ => Reply::new(200, layer.clone()),
-    });
-    let name = format!("127.0.0.1:{}/a:t", liar.port);
-    place.jug(&["pull", &name]).fails(&["sha256:"]);
-    assert_eq!(place.jug(&["images", "-q"]).works(), "");
+    let config = |author: &str| {
+        let rootfs = json!({ "type": "layers", "diff_ids": [digest::of(&EMPTY).to_string()] });
+        json!({ "author": author, "architecture": "amd64", "os": "linux", "rootfs": rootfs }).to_string()
+    };
+    let (meant, other) = (config("meant"), config("other"));
+    for (layer, sent, wanted, found) in [
+        (&EMPTY, &other, digest::of(meant.as_bytes()), digest::of(other.as_bytes())),
+        (&[b'm'; 1024], &meant, digest::of(&[b'm'; 1024]), digest::of(&EMPTY)),
+    ] {
+        let manifest = json!({
+            "schemaVersion": 2,
+            "config": Descriptor::new(MediaType::ImageConfig, meant.len() as u64, digest::of(meant.as_bytes())),
+            "layers": [Descriptor::new(MediaType::ImageLayer, 1024, digest::of(layer))],
+        });
+        let (layer, sent) = (digest::of(layer).to_string(), sent.clone());
+        let liar = Hostile::start(move |asked, _| match &asked.path {
+            path if path.contains("manifests") => {
+                Reply::new(200, manifest.to_string()).with("Content-Type", MANIFEST)
+            }
+            path if path.contains(&layer) => Reply::new(200, EMPTY),
+            _ => Reply::new(200, sent.clone()),
+        });
+        let name = format!("127.0.0.1:{}/a:t", liar.port);
+        place.jug(&["pull", &name]).fails(&[&format!("blob {wanted} has the digest {found}")]);
+        assert_eq!(place.jug(&["images", "-q"]).works(), "");
+    }
 }
 
 #[test]

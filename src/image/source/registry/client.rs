@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use ureq::http::{Method, Request, Response, Uri, header, request};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use super::answer::{backoff, clean, covers, drain, is_loopback, location, message, origin_of, pause};
 use super::challenge::{self, Challenge};
 use super::token::{self, Authorization, Question};
-use super::{proxy, tls};
+use super::{address, proxy, tls};
 use crate::error::{Error, Result};
 use crate::image::source::credentials::{self, Credential};
 use crate::image::source::registries::{Place, api_host};
@@ -87,8 +88,8 @@ impl Client {
             // As Docker has it: what never leaves this machine needs no TLS.
             (None, None) => is_loopback(&host),
         };
-        let agent = |tls| {
-            let config = Agent::config_builder()
+        let config = |tls| {
+            Agent::config_builder()
                 .http_status_as_error(false)
                 .max_redirects(0)
                 .max_redirects_will_error(false)
@@ -98,13 +99,17 @@ impl Client {
                 .timeout_per_read(Some(access.stall))
                 .timeout_per_write(Some(access.stall))
                 .max_response_header_size(64 << 10)
-                .tls_config(tls);
-            Agent::new_with_config(config.build())
+                .tls_config(tls)
+                .build()
         };
         let credential = find(access, &place.reference.name())?;
         Ok(Self {
-            own: agent(tls::of(&host, insecure, access)?),
-            foreign: agent(tls::plain(insecure)),
+            own: Agent::new_with_config(config(tls::of(&host, insecure, access)?)),
+            foreign: Agent::with_parts(
+                config(tls::plain(insecure)),
+                DefaultConnector::new(),
+                address::Guard::new(&host),
+            ),
             schemes: if insecure { &["https", "http"] } else { &["https"] },
             scheme: AtomicU8::new(0),
             stall: access.stall,
@@ -210,7 +215,7 @@ impl Client {
         if target.scheme_str() == Some("http") && registry.scheme_str() == Some("https") && !self.insecure {
             return Err(Error::new(format!("{} sends us to {target}, which has no TLS", self.host())));
         }
-        token::check_address(target, registry).map_err(|e| e.context(self.host()))
+        address::check_url(target, registry).map_err(|e| e.context(self.host()))
     }
 
     fn once(

@@ -2,6 +2,7 @@
 //!
 //! No ping: the first request is the one for the image, and a challenge is answered when it comes.
 
+mod address;
 mod answer;
 mod body;
 pub(crate) mod challenge;

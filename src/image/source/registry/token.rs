@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use ureq::http::Uri;
 
+use super::address;
 use super::challenge::Challenge;
 use crate::error::{Error, Result};
 use crate::image::source::credentials::Credential;
@@ -107,26 +108,8 @@ pub fn check_realm(realm: &str, registry: &Uri) -> Result<Uri> {
     if url.scheme_str() == Some("http") && registry.scheme_str() == Some("https") {
         return Err(Error::new(format!("its token server {realm} has no TLS, though the registry has")));
     }
-    check_address(&url, registry)?;
+    address::check_url(&url, registry)?;
     Ok(url)
-}
-
-/// Refuses an address of the link that nobody named: clouds give their machines' secrets away there.
-pub fn check_address(url: &Uri, registry: &Uri) -> Result<()> {
-    let address =
-        |url: &Uri| url.host().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
-    let local = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => {
-            ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_link_local())
-        }
-    };
-    match address(url) {
-        Some(ip) if local(ip) && address(registry) != Some(ip) => {
-            Err(Error::new(format!("it sends us to {ip}, an address of the link that nobody named")))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Whether two hosts are of one site, so that one may see the other's credentials: the same host, or names below the
