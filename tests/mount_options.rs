@@ -180,7 +180,22 @@ fn in_a_user_namespace_the_flags_of_the_source_are_locked() {
     });
     let host = ["ro", "nosuid"];
     has_all(&seen_inside(&b, &host, &["bind", "nodev"]).expect("run"), &["ro", "nosuid", "nodev"], &[]);
-    let refused = seen_inside(&b, &host, &["bind", "rw"]).expect_err("rw");
-    let words = "unable to start container process: error during container init: error mounting";
-    assert!(refused.contains(words) && refused.contains("operation not permitted"), "{refused}");
+    let is_refused = |host: &[&str], options: &[&str]| {
+        let refused = seen_inside(&b, host, options).expect_err(options[1]);
+        let words = "unable to start container process: error during container init: error mounting";
+        assert!(refused.contains(words) && refused.contains("operation not permitted"), "{refused}");
+    };
+    is_refused(&host, &["bind", "rw"]);
+    // Access times: what the source has may be named, and another mode may not.
+    has_all(
+        &seen_inside(&b, &["noatime"], &["bind", "noatime", "ro"]).expect("run"),
+        &["noatime", "ro"],
+        &[],
+    );
+    has_all(&seen_inside(&b, &["noatime"], &["bind", "atime"]).expect("run"), &["noatime"], &[]);
+    has_all(&seen_inside(&b, &["nodiratime"], &["bind", "diratime"]).expect("run"), &["nodiratime"], &[]);
+    is_refused(&["noatime"], &["bind", "relatime"]);
+    is_refused(&["noatime"], &["bind", "strictatime"]);
+    is_refused(&["relatime"], &["bind", "noatime"]);
+    is_refused(&["strictatime"], &["bind", "nodiratime"]);
 }

@@ -203,8 +203,9 @@ fn new(
 /// A remount of a bind mount sets exactly the given flags, as mount(8) and runc do, but leaves the access time alone
 /// where no mode of it is given.
 ///
-/// In a user namespace the flags that the source has against the container are locked (mount_namespaces(7)): they stay,
-/// and who asks for one to be gone is refused. The copy was taken outside, so the kernel would not see to it.
+/// In a user namespace the flags that the source has against the container and its access time are locked
+/// (mount_namespaces(7)): they stay, and who asks for another is refused. The copy was taken outside, so the kernel would
+/// not see to it.
 fn set_bind_attributes(tree: &OwnedFd, m: &MountPlan, in_userns: bool) -> Result<()> {
     if m.set | m.clear != 0 {
         let timed = m.clear & mount::MOUNT_ATTR_ATIME != 0 || m.set & mount::MOUNT_ATTR_NODIRATIME != 0;
@@ -214,10 +215,19 @@ fn set_bind_attributes(tree: &OwnedFd, m: &MountPlan, in_userns: bool) -> Result
             clear |= mount::MOUNT_ATTR_ATIME | (mount::MOUNT_ATTR_NODIRATIME & !m.set);
         }
         if in_userns {
-            let locked = locked_flags(tree)?;
+            let refused = |why| {
+                Err(Error::call("mount flags that are locked in a user namespace", libc::EPERM).why(why))
+            };
+            let (locked, time) = locked_flags(tree)?;
             if locked & m.clear & !m.set != 0 {
-                return Err(Error::call("mount flags that are locked in a user namespace", libc::EPERM)
-                    .why("the source is mounted with one of ro, nosuid, nodev, noexec, which the options take away"));
+                return refused(
+                    "the source is mounted with one of ro, nosuid, nodev, noexec, which the options take away",
+                );
+            }
+            if timed && m.set & of_time != time {
+                return refused(
+                    "the options ask for another access time (noatime, relatime, strictatime) than the source has",
+                );
             }
             clear &= !locked;
         }
@@ -231,8 +241,8 @@ fn set_bind_attributes(tree: &OwnedFd, m: &MountPlan, in_userns: bool) -> Result
     Ok(())
 }
 
-/// Those of the flags that the kernel locks which this mount has.
-fn locked_flags(tree: &OwnedFd) -> Result<u64> {
+/// Those of the flags that the kernel locks which this mount has, and its access time.
+fn locked_flags(tree: &OwnedFd) -> Result<(u64, u64)> {
     const LOCKABLE: [(u64, u64); 4] = [
         (libc::ST_RDONLY, mount::MOUNT_ATTR_RDONLY),
         (libc::ST_NOSUID, mount::MOUNT_ATTR_NOSUID),
@@ -240,7 +250,15 @@ fn locked_flags(tree: &OwnedFd) -> Result<u64> {
         (libc::ST_NOEXEC, mount::MOUNT_ATTR_NOEXEC),
     ];
     let flags = path::fs_flags(tree.as_fd())?;
-    Ok(LOCKABLE.iter().filter(|(st, _)| flags & st != 0).map(|(_, attribute)| attribute).sum())
+    let has = |bit: u64| flags & bit != 0;
+    let mode = match () {
+        () if has(libc::ST_NOATIME) => mount::MOUNT_ATTR_NOATIME,
+        () if has(libc::ST_RELATIME) => mount::MOUNT_ATTR_RELATIME,
+        () => mount::MOUNT_ATTR_STRICTATIME,
+    };
+    let directories = if has(libc::ST_NODIRATIME) { mount::MOUNT_ATTR_NODIRATIME } else { 0 };
+    let locked = LOCKABLE.iter().filter(|(st, _)| has(*st)).map(|(_, attribute)| attribute).sum();
+    Ok((locked, mode | directories))
 }
 
 /// With a cgroup namespace a new cgroup2 instance shows the container its own subtree; without one the directory is

@@ -62,8 +62,27 @@ const DEEPEST_INDEX: usize = 4;
 /// How much of a download is read at once, in bytes.
 const CHUNK: usize = 128 << 10;
 
-/// Pulls an image and gives it `name`.
+/// Pulls an image and gives it `name`. Where there is no room for it, nothing of it stays: the images that are there have
+/// what was left.
 pub fn pull(
+    store: &Store,
+    source: &dyn Source,
+    name: Option<&Reference>,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Image> {
+    bring(store, source, name, options, progress).or_else(|error| match error.errno() {
+        libc::ENOSPC | libc::EDQUOT => {
+            store.gc(true)?;
+            Err(error
+                .why("the file system of the store has no room, or no inodes, left")
+                .next("free some (jug system df, jug system prune), then do the same again"))
+        }
+        _ => Err(error),
+    })
+}
+
+fn bring(
     store: &Store,
     source: &dyn Source,
     name: Option<&Reference>,
@@ -370,7 +389,7 @@ impl Work<'_> {
             Ok(applied) => Ok(Some((staged, applied))),
             Err(error) => {
                 let _ = staged.abandon(self.store);
-                Err(store::no_room(error.context(format_args!("layer {}", blob.digest()))))
+                Err(error.context(format_args!("layer {}", blob.digest())))
             }
         }
     }
@@ -484,11 +503,11 @@ impl Work<'_> {
                             layer::adopt(tree.as_fd(), &applied.implied, &applied.borrowed, &below)?;
                         applied.tree = adopted.unwrap_or(applied.tree);
                         if self.options.form == Form::Erofs {
-                            staged.make_image(&tree, self.store).map_err(store::no_room)?;
+                            staged.make_image(&tree, self.store)?;
                         }
                     }
                     let meta = self.meta(i, &applied);
-                    let layer = staged.publish(self.store, &meta).map_err(store::no_room)?;
+                    let layer = staged.publish(self.store, &meta)?;
                     self.unpacked.store(true, Ordering::Relaxed);
                     self.progress.step(self.layers[i].digest(), Step::Done);
                     layer

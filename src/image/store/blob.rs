@@ -227,21 +227,9 @@ impl Incoming {
     pub fn failed(&self, error: &io::Error) -> Error {
         let doing = format!("receiving blob {}", self.wanted.digest());
         match error.raw_os_error() {
-            Some(errno) => no_room(Error::call(doing, errno)),
+            Some(errno) => Error::call(doing, errno),
             None => Error::new(format!("{doing}: {error}")),
         }
-    }
-}
-
-/// Says what to do when a disk is full.
-pub fn no_room(error: Error) -> Error {
-    match error.errno() {
-        libc::ENOSPC | libc::EDQUOT => {
-            error.why("the file system of the store has no room, or no inodes, left").next(
-                "free some (jug system df, jug system prune), then do the same again: what is there is kept",
-            )
-        }
-        _ => error,
     }
 }
 

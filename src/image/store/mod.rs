@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::error::{Error, Result};
 use crate::sys::{cwd, fd, path, process};
 
-pub use blob::{Incoming, Receive, check, no_room};
+pub use blob::{Incoming, Receive, check};
 pub use fsck::Damage;
 pub use gc::{Collected, Lease, Usage};
 pub use images::{Arrival, Image, Name, Pin, repository};
