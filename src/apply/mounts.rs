@@ -204,8 +204,8 @@ fn new(
 /// where no mode of it is given.
 ///
 /// In a user namespace the flags that the source has against the container and its access time are locked
-/// (mount_namespaces(7)): they stay, and who asks for another is refused. The copy was taken outside, so the kernel would
-/// not see to it.
+/// (mount_namespaces(7)): they stay, and who asks for another is refused. The copy was taken outside, so the kernel
+/// would not see to it.
 fn set_bind_attributes(tree: &OwnedFd, m: &MountPlan, in_userns: bool) -> Result<()> {
     if m.set | m.clear != 0 {
         let timed = m.clear & mount::MOUNT_ATTR_ATIME != 0 || m.set & mount::MOUNT_ATTR_NODIRATIME != 0;

@@ -62,8 +62,8 @@ const DEEPEST_INDEX: usize = 4;
 /// How much of a download is read at once, in bytes.
 const CHUNK: usize = 128 << 10;
 
-/// Pulls an image and gives it `name`. Where there is no room for it, nothing of it stays: the images that are there have
-/// what was left.
+/// Pulls an image and gives it `name`. Where there is no room for it, nothing of it stays: the images that are there
+/// have what was left.
 pub fn pull(
     store: &Store,
     source: &dyn Source,
