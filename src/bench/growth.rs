@@ -189,8 +189,14 @@ fn tear_down(
     let cpu_ms = measure::cpu_of_children().unwrap_or(0.0) - cpu;
     let mut way = Teardown { n, seconds, cpu_ms, ..Teardown::default() };
     let deadline = begun + Duration::from_secs_f64(seconds) + patience;
+    let mut shrunk = begun;
     loop {
         let left = Standing::now(&world.prefix).since(standing);
+        // As before the growth: an empty slab is nobody's, and counts as used.
+        if left.is_nothing() && shrunk.elapsed() > Duration::from_secs(1) {
+            super::machine::shrink_slabs();
+            shrunk = Instant::now();
+        }
         let used = Memory::now().used() - memory.used();
         let now = begun.elapsed().as_secs_f64();
         let still = |nothing: bool, before: Option<f64>| before.or_else(|| nothing.then_some(now));
