@@ -48,12 +48,35 @@ pub fn mitigations() -> String {
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Memory(pub BTreeMap<String, f64>);
 
+/// A field of ours beside the kernel's.
+const BOOSTED: &str = "boosted";
+
 impl Memory {
     pub fn now() -> Self {
         let lines = read("/proc/meminfo");
         let number = |rest: &str| rest.trim().trim_end_matches(" kB").parse().ok();
         let fields = lines.lines().filter_map(|line| line.split_once(':'));
-        Self(fields.filter_map(|(name, rest)| Some((name.to_owned(), number(rest)?))).collect())
+        let mut memory =
+            Self(fields.filter_map(|(name, rest)| Some((name.to_owned(), number(rest)?))).collect());
+        let boosted = memory.boosted(&read("/proc/zoneinfo"));
+        memory.0.insert(BOOSTED.to_owned(), boosted);
+        memory
+    }
+
+    /// KiB that MemAvailable lacks because the kernel has raised its watermarks for a while, as it does when a block of
+    /// memory gets another use (vm.watermark_boost_factor): si_mem_available() leaves half of the page cache and of
+    /// what can be reclaimed out, but no more than the low watermarks. `zones` is /proc/zoneinfo, whose `low` holds the
+    /// boost.
+    fn boosted(&self, zones: &str) -> f64 {
+        let pages = |name: &str| -> f64 {
+            let lines = zones.lines().filter_map(|line| line.trim().split_once(' '));
+            lines.filter(|(word, _)| *word == name).filter_map(|(_, n)| n.trim().parse::<f64>().ok()).sum()
+        };
+        let page = self.kib("MemTotal") / pages("managed").max(1.0);
+        let (low, boost) = (pages("low") * page, pages("boost") * page);
+        let lacks = |half: f64| half.min(low) - half.min(low - boost);
+        let cache = self.kib("Active(file)") + self.kib("Inactive(file)");
+        lacks(cache / 2.0) + lacks(self.kib("KReclaimable") / 2.0)
     }
 
     /// KiB of one field; 0 where the kernel has none.
@@ -62,12 +85,17 @@ impl Memory {
     }
 
     pub fn used(&self) -> f64 {
-        self.kib("MemTotal") - self.kib("MemAvailable")
+        self.kib("MemTotal") - self.available()
+    }
+
+    /// MemAvailable as it is without a boost of the watermarks, which comes and goes with no memory.
+    fn available(&self) -> f64 {
+        self.kib("MemAvailable") + self.kib(BOOSTED)
     }
 
     /// How much of all memory is still to be had, in percent.
     pub fn available_percent(&self) -> f64 {
-        100.0 * self.kib("MemAvailable") / self.kib("MemTotal").max(1.0)
+        100.0 * self.available() / self.kib("MemTotal").max(1.0)
     }
 
     /// What the kernel itself holds: slabs, stacks, page tables and its per-CPU areas.
@@ -99,4 +127,32 @@ pub fn description() -> BTreeMap<String, Value> {
     all.insert("rcu_expedited".into(), json!(read("/sys/kernel/rcu_expedited")));
     all.insert("boot".into(), json!(read("/proc/sys/kernel/random/boot_id")));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boost_of_the_watermarks_is_no_memory() {
+        let fields = [
+            ("MemTotal", 4000.0),
+            ("Inactive(file)", 1000.0),
+            ("KReclaimable", 60.0),
+            ("MemAvailable", 900.0),
+        ];
+        let mut memory = Memory(fields.map(|(name, kib)| (name.to_owned(), kib)).into());
+        // 1,000 pages of 4 KiB: half of the cache is more than all watermarks, half of the rest is 30 KiB.
+        let zones = |boost: u32| {
+            let low = 5 + boost;
+            format!(
+                "Node 0, zone Normal\n  pages free 9\n  boost {boost}\n  low      {low}\n  managed  1000\n"
+            )
+        };
+        assert_eq!(memory.boosted(&zones(0)), 0.0);
+        assert_eq!(memory.boosted(&zones(10)), 40.0 + 10.0);
+        assert_eq!(memory.boosted("low 5\nmanaged 1000\n"), 0.0);
+        memory.0.insert(BOOSTED.to_owned(), 50.0);
+        assert_eq!(memory.used(), 4000.0 - 950.0);
+    }
 }
