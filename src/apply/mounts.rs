@@ -218,7 +218,7 @@ fn set_bind_attributes(tree: &OwnedFd, m: &MountPlan, in_userns: bool) -> Result
             let refused = |why| {
                 Err(Error::call("mount flags that are locked in a user namespace", libc::EPERM).why(why))
             };
-            let (locked, time) = locked_flags(tree)?;
+            let (locked, time) = locked_attributes(tree)?;
             if locked & m.clear & !m.set != 0 {
                 return refused(
                     "the source is mounted with one of ro, nosuid, nodev, noexec, which the options take away",
@@ -241,8 +241,8 @@ fn set_bind_attributes(tree: &OwnedFd, m: &MountPlan, in_userns: bool) -> Result
     Ok(())
 }
 
-/// Those of the flags that the kernel locks which this mount has, and its access time.
-fn locked_flags(tree: &OwnedFd) -> Result<(u64, u64)> {
+/// Those of the attributes that the kernel locks which this mount has, and its access time.
+fn locked_attributes(tree: &OwnedFd) -> Result<(u64, u64)> {
     const LOCKABLE: [(u64, u64); 4] = [
         (libc::ST_RDONLY, mount::MOUNT_ATTR_RDONLY),
         (libc::ST_NOSUID, mount::MOUNT_ATTR_NOSUID),
@@ -251,10 +251,12 @@ fn locked_flags(tree: &OwnedFd) -> Result<(u64, u64)> {
     ];
     let flags = path::fs_flags(tree.as_fd())?;
     let has = |bit: u64| flags & bit != 0;
-    let mode = match () {
-        () if has(libc::ST_NOATIME) => mount::MOUNT_ATTR_NOATIME,
-        () if has(libc::ST_RELATIME) => mount::MOUNT_ATTR_RELATIME,
-        () => mount::MOUNT_ATTR_STRICTATIME,
+    let mode = if has(libc::ST_NOATIME) {
+        mount::MOUNT_ATTR_NOATIME
+    } else if has(path::ST_RELATIME) {
+        mount::MOUNT_ATTR_RELATIME
+    } else {
+        mount::MOUNT_ATTR_STRICTATIME
     };
     let directories = if has(libc::ST_NODIRATIME) { mount::MOUNT_ATTR_NODIRATIME } else { 0 };
     let locked = LOCKABLE.iter().filter(|(st, _)| has(*st)).map(|(_, attribute)| attribute).sum();

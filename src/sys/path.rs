@@ -280,6 +280,9 @@ pub fn fs_magic(fd: BorrowedFd<'_>) -> Result<i64> {
     Ok(unsafe { st.assume_init() }.f_type as _)
 }
 
+/// statvfs(3): the mount has relative access times. musl's headers do not name it.
+pub const ST_RELATIME: u64 = 4096;
+
 /// The flags of the mount that an open file lies on (ST_RDONLY ..., fstatvfs(3)).
 pub fn fs_flags(fd: BorrowedFd<'_>) -> Result<u64> {
     let mut st = MaybeUninit::<libc::statvfs>::uninit();
