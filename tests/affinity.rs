@@ -18,13 +18,57 @@ fn exec_runs_on_the_final_cpus_and_init_does_not() {
 }
 
 #[test]
-fn the_initial_cpus_stay_where_no_final_ones_are_given() {
-    newer!("1.3: execCPUAffinity");
+fn without_final_cpus_exec_has_the_containers() {
+    newer!("1.3.1: CPUs are reset");
     needs!(Feature::CpuCount(2));
     let b = Bundle::new();
     b.edit(|spec| spec["process"]["execCPUAffinity"] = json!({ "initial": "1" }));
     let c = b.running();
-    assert_eq!(c.exec(&["/bin/probe"]).ok().json()["cpuAffinity"], "1");
+    assert_eq!(c.exec(&["/bin/probe"]).ok().json()["cpuAffinity"], cpus());
+}
+
+/// The CPUs that this thread may run on, as a list.
+fn cpus() -> String {
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("status");
+    status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("a list").trim().to_owned()
+}
+
+/// The CPUs of a program that is started while this thread, and only this, is bound to the first CPU: as by a service
+/// of systemd's with CPUAffinity=, from Linux 6.2 on also beyond the cgroup.
+fn started_by_who_is_bound(run: impl Fn() -> Output) -> Value {
+    let this = nix::unistd::Pid::from_raw(0);
+    let all = nix::sched::sched_getaffinity(this).expect("sched_getaffinity");
+    let mut first = nix::sched::CpuSet::new();
+    first.set(0).expect("a set of CPUs");
+    nix::sched::sched_setaffinity(this, &first).expect("sched_setaffinity");
+    let out = run();
+    nix::sched::sched_setaffinity(this, &all).expect("sched_setaffinity");
+    out.ok().json()["cpuAffinity"].clone()
+}
+
+#[test]
+fn the_cpus_of_the_caller_are_not_the_containers() {
+    newer!("1.3.1: CPUs are reset");
+    needs!(Feature::CpuCount(2));
+    let b = Bundle::new();
+    b.set_args(&["/bin/probe"]);
+    assert_eq!(started_by_who_is_bound(|| b.run(&[])), cpus(), "run");
+    let b = Bundle::new();
+    let c = b.running();
+    assert_eq!(started_by_who_is_bound(|| c.exec(&["/bin/probe"])), cpus(), "exec");
+}
+
+#[test]
+fn a_cpuset_says_the_cpus_whatever_the_callers_are() {
+    newer!("1.3.1: CPUs are reset");
+    needs!(Feature::CpuCount(2));
+    needs!(Feature::Controller("cpuset"));
+    let b = Bundle::new();
+    b.set_args(&["/bin/probe"]);
+    b.edit(|spec| spec["linux"]["resources"]["cpu"] = json!({ "cpus": "0-1", "mems": "0" }));
+    assert_eq!(started_by_who_is_bound(|| b.run(&[])), "0-1");
+    b.edit(|spec| spec["linux"]["resources"]["cpu"] = json!({ "cpus": "1", "mems": "0" }));
+    assert_eq!(started_by_who_is_bound(|| b.run(&[])), "1");
 }
 
 #[test]

@@ -86,6 +86,7 @@ fn build(newborn: &mut Newborn<'_>) -> Result<Program> {
     for tasks in newborn.v1_tasks {
         fd::write_all(tasks.as_fd(), b"0")?;
     }
+    process::reset_affinity();
     namespaces::settle(plan, newborn.joined, newborn.rootless, sync)?;
     if let Some(trees) = trees.as_mut().filter(|_| opened::cgroup_comes_later(plan)) {
         trees.cgroup = Some(sync.take(Word::Build)?);

@@ -278,10 +278,11 @@ fn born(
         }
         let (personality, memory) = (plan.personality, plan.memory_policy.as_ref());
         let program = prepare(&plan.process, plan.keyring.as_deref(), personality, memory)?;
-        if let Some((_, last)) = &plan.process.cpu_affinity
-            && !last.is_empty()
-        {
-            process::set_affinity(last).map_err(|e| e.context("/process/execCPUAffinity/final"))?;
+        match &plan.process.cpu_affinity {
+            Some((_, last)) if !last.is_empty() => {
+                process::set_affinity(last).map_err(|e| e.context("/process/execCPUAffinity/final"))?;
+            }
+            _ => process::reset_affinity(),
         }
         sync.say(Word::Ready)?;
         Ok(program)

@@ -296,9 +296,12 @@ pub fn set_scheduler(attr: SchedAttr) -> Result<()> {
     Ok(())
 }
 
+/// The most CPUs that Linux can be built for, in words of 64.
+const CPU_WORDS: usize = 128;
+
 /// Pins this process to the given CPUs.
 pub fn set_affinity(cpus: &[usize]) -> Result<()> {
-    let mut mask = [0u64; 128];
+    let mut mask = [0u64; CPU_WORDS];
     for cpu in cpus {
         let word = mask.get_mut(cpu / 64).ok_or_else(|| Error::new(format!("CPU {cpu} is out of range")))?;
         *word |= 1 << (cpu % 64);
@@ -309,6 +312,15 @@ pub fn set_affinity(cpus: &[usize]) -> Result<()> {
         "sched_setaffinity({cpus:?})"
     )?;
     Ok(())
+}
+
+/// Lets this process run on every CPU that its cgroup allows, whatever its parent was bound to: since Linux 6.2 a mask
+/// that somebody has set stays when a process enters a cgroup. The kernel leaves out what there is not. Where it
+/// refuses, all stays as it was, as with runc.
+pub fn reset_affinity() {
+    let mask = [u64::MAX; CPU_WORDS];
+    // SAFETY: mask is valid for its size.
+    unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&mask), mask.as_ptr()) };
 }
 
 /// personality(2).
