@@ -48,8 +48,8 @@ pub fn mitigations() -> String {
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Memory(pub BTreeMap<String, f64>);
 
-/// A field of ours beside the kernel's.
-const BOOSTED: &str = "boosted";
+/// A field of ours beside the kernel's: what MemAvailable leaves out although it can be had.
+const LEFT_OUT: &str = "left out of MemAvailable";
 
 impl Memory {
     pub fn now() -> Self {
@@ -58,16 +58,17 @@ impl Memory {
         let fields = lines.lines().filter_map(|line| line.split_once(':'));
         let mut memory =
             Self(fields.filter_map(|(name, rest)| Some((name.to_owned(), number(rest)?))).collect());
-        let boosted = memory.boosted(&read("/proc/zoneinfo"));
-        memory.0.insert(BOOSTED.to_owned(), boosted);
+        let left_out = memory.left_out(&read("/proc/zoneinfo"));
+        memory.0.insert(LEFT_OUT.to_owned(), left_out);
         memory
     }
 
-    /// KiB that MemAvailable lacks because the kernel has raised its watermarks for a while, as it does when a block of
-    /// memory gets another use (vm.watermark_boost_factor): si_mem_available() leaves half of the page cache and of
-    /// what can be reclaimed out, but no more than the low watermarks. `zones` is /proc/zoneinfo, whose `low` holds the
-    /// boost.
-    fn boosted(&self, zones: &str) -> f64 {
+    /// KiB that MemAvailable lacks, of `zones`, which is /proc/zoneinfo. The one is free pages that wait in each
+    /// processor's lists for their next use, megabytes after a growth. The other comes and goes with the kernel's
+    /// raising its watermarks for a while, as it does when a block of memory gets another use
+    /// (vm.watermark_boost_factor): si_mem_available() leaves half of the page cache and of what can be reclaimed out,
+    /// but no more than the low watermarks. `low` holds the boost.
+    fn left_out(&self, zones: &str) -> f64 {
         let pages = |name: &str| -> f64 {
             let lines = zones.lines().filter_map(|line| line.trim().split_once(' '));
             lines.filter(|(word, _)| *word == name).filter_map(|(_, n)| n.trim().parse::<f64>().ok()).sum()
@@ -76,7 +77,7 @@ impl Memory {
         let (low, boost) = (pages("low") * page, pages("boost") * page);
         let lacks = |half: f64| half.min(low) - half.min(low - boost);
         let cache = self.kib("Active(file)") + self.kib("Inactive(file)");
-        lacks(cache / 2.0) + lacks(self.kib("KReclaimable") / 2.0)
+        pages("count:") * page + lacks(cache / 2.0) + lacks(self.kib("KReclaimable") / 2.0)
     }
 
     /// KiB of one field; 0 where the kernel has none.
@@ -88,9 +89,9 @@ impl Memory {
         self.kib("MemTotal") - self.available()
     }
 
-    /// MemAvailable as it is without a boost of the watermarks, which comes and goes with no memory.
+    /// MemAvailable with what it leaves out.
     fn available(&self) -> f64 {
-        self.kib("MemAvailable") + self.kib(BOOSTED)
+        self.kib("MemAvailable") + self.kib(LEFT_OUT)
     }
 
     /// How much of all memory is still to be had, in percent.
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_boost_of_the_watermarks_is_no_memory() {
+    fn free_pages_of_the_processors_and_a_boost_of_the_watermarks_are_no_use_of_memory() {
         let fields = [
             ("MemTotal", 4000.0),
             ("Inactive(file)", 1000.0),
@@ -143,16 +144,17 @@ mod tests {
         ];
         let mut memory = Memory(fields.map(|(name, kib)| (name.to_owned(), kib)).into());
         // 1,000 pages of 4 KiB: half of the cache is more than all watermarks, half of the rest is 30 KiB.
-        let zones = |boost: u32| {
+        let zones = |boost: u32, listed: u32| {
             let low = 5 + boost;
-            format!(
-                "Node 0, zone Normal\n  pages free 9\n  boost {boost}\n  low      {low}\n  managed  1000\n"
-            )
+            let list = format!("    cpu: 0\n              count:    {listed}\n              high:     9\n");
+            let zone = format!("pages free 9\n  boost {boost}\n  low      {low}\n  managed  1000\n");
+            format!("Node 0, zone Normal\n  {zone}  pagesets\n{list}{list}")
         };
-        assert_eq!(memory.boosted(&zones(0)), 0.0);
-        assert_eq!(memory.boosted(&zones(10)), 40.0 + 10.0);
-        assert_eq!(memory.boosted("low 5\nmanaged 1000\n"), 0.0);
-        memory.0.insert(BOOSTED.to_owned(), 50.0);
+        assert_eq!(memory.left_out(&zones(0, 0)), 0.0);
+        assert_eq!(memory.left_out(&zones(10, 0)), 40.0 + 10.0);
+        assert_eq!(memory.left_out(&zones(0, 7)), 2.0 * 28.0);
+        assert_eq!(memory.left_out("low 5\nmanaged 1000\n"), 0.0);
+        memory.0.insert(LEFT_OUT.to_owned(), 50.0);
         assert_eq!(memory.used(), 4000.0 - 950.0);
     }
 }
