@@ -59,6 +59,9 @@ impl Default for Options {
 /// Indexes may be nested; not without end.
 const DEEPEST_INDEX: usize = 4;
 
+/// How long what is unpacked waits to be written.
+const WRITE_BACK: Duration = Duration::from_millis(500);
+
 /// How much of a download is read at once, in bytes.
 const CHUNK: usize = 128 << 10;
 
@@ -71,18 +74,19 @@ pub fn pull(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Image> {
-    bring(store, source, name, options, progress).or_else(|error| match error.errno() {
+    attempt(store, source, name, options, progress).map_err(|error| match error.errno() {
         libc::ENOSPC | libc::EDQUOT => {
-            store.gc(true)?;
-            Err(error
+            // What it cannot remove the next one does; the pull's own error is what has to be read.
+            let _ = store.gc(true);
+            error
                 .why("the file system of the store has no room, or no inodes, left")
-                .next("free some (jug system df, jug system prune), then do the same again"))
+                .next("free some (jug system df, jug system prune), then do the same again")
         }
-        _ => Err(error),
+        _ => error,
     })
 }
 
-fn bring(
+fn attempt(
     store: &Store,
     source: &dyn Source,
     name: Option<&Reference>,
@@ -312,8 +316,10 @@ impl Work<'_> {
             for _ in 0..jobs {
                 scope.spawn(|| self.take_turns());
             }
+            scope.spawn(|| self.write_back());
             let published = self.publish_all();
-            self.stopped.store(published.is_err(), Ordering::Relaxed);
+            self.stopped.store(true, Ordering::Relaxed);
+            self.changed.notify_all();
             published
         });
         for slot in held(&self.ready).drain(..) {
@@ -341,6 +347,18 @@ impl Work<'_> {
                 Err(error) => Slot::Failed(error),
             };
             self.put(i, slot);
+        }
+    }
+
+    /// Has what is unpacked written while more is: the disk would wait for the end of the pull, and the pull then for
+    /// the disk. Nothing rests on it.
+    fn write_back(&self) {
+        loop {
+            let working = |_: &mut Vec<Slot>| !self.stopped.load(Ordering::Relaxed);
+            drop(self.changed.wait_timeout_while(held(&self.ready), WRITE_BACK, working));
+            if self.stopped.load(Ordering::Relaxed) || self.store.write_back().is_err() {
+                return;
+            }
         }
     }
 

@@ -100,6 +100,13 @@ impl Store {
         fd::syncfs(self.root()).map_err(|e| e.context("making the store durable"))
     }
 
+    /// Has what was written so far brought to the disk. [`Store::barrier`] still hears of a write that failed: the
+    /// kernel tells each open descriptor once, and this one is nobody's.
+    pub fn write_back(&self) -> Result<()> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        fd::syncfs(path::openat(self.root(), Path::new("."), flags, 0)?.as_fd())
+    }
+
     /// Opens a file for reading; `None` when there is none.
     fn open_if_there(&self, name: &str) -> Result<Option<OwnedFd>> {
         match path::openat(self.root(), Path::new(name), libc::O_RDONLY | libc::O_NOFOLLOW, 0) {
