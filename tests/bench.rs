@@ -384,17 +384,21 @@ fn machines_have_a_disk_and_give_memory_back() {
     }
     let out = Out::new("devices");
     let words = ["--n", "1", "--minutes", "8", "--timeout", "60", "--against", "qemu-microvm"];
-    for words in [["density", "--variant=reporting"], ["overhead", "--variant=idle"]]
+    for words in [["density", "--variant=free,reporting"], ["overhead", "--variant=idle"]]
         .map(|first| [&first[..], &words].concat())
     {
         let output = run(bench(&out, &words));
         assert!(output.status.success(), "{}", said(&output));
     }
     let results = out.results();
-    assert_eq!(names(&results["growth"]), ["free, free-page reporting", "idle, free-page reporting"]);
-    for row in results["growth"].as_object().expect("rows").values() {
-        assert_eq!(row["qemu-microvm"]["teardown"]["n"], 1, "{row}");
-    }
+    let rows = ["free", "free, free-page reporting", "idle, free-page reporting"];
+    assert_eq!(names(&results["growth"]), rows);
+    let memory = rows.map(|name| {
+        let row = &results["growth"][name]["qemu-microvm"];
+        assert_eq!(row["teardown"]["n"], 1, "{row}");
+        row["points"][1]["pss"].as_f64().expect("KiB")
+    });
+    assert!(memory[1] + 4096.0 < memory[0], "what is free came back, in KiB: {memory:?}");
     let figures = &results["overhead"]["qemu-microvm"];
     assert!(figures["create_ns"][0].as_f64() > Some(0.0), "{figures}");
     if results["contenders"][0]["class"] == "Emulated" {
