@@ -36,8 +36,10 @@ fn calls(trace: &str) -> Vec<(String, String)> {
             Some((_, end)) => begun.remove(pid).unwrap_or_default() + end,
             None => line.to_owned(),
         };
+        // strace fills up to a column between the two.
+        let succeeded = whole.rsplit_once(')').is_some_and(|(_, end)| end.trim_start().starts_with("= 0"));
         if let Some((name, rest)) = whole.split_once('(')
-            && whole.contains(") = 0")
+            && succeeded
         {
             done.push((name.to_owned(), rest.to_owned()));
         }
