@@ -86,7 +86,9 @@ fn samples(a: &Results, b: &Results, dice: &mut Dice) -> Vec<Row> {
             pairs.push((format!("{what}, CPU"), "ms", [&here.cpu_ms, &there.cpu_ms], blocks));
         }
     }
-    let emulated = |name: &str| a.named(name).is_some_and(|named| named.class == Class::Emulated);
+    let emulated = |name: &str| {
+        [a, b].iter().any(|of| of.named(name).is_some_and(|named| named.class == Class::Emulated))
+    };
     for (name, here) in a.overhead.iter().filter(|(name, _)| !emulated(name)) {
         for (figure, here) in here {
             let Some(there) = b.overhead.get(name).and_then(|there| there.get(figure)) else { continue };
@@ -129,7 +131,7 @@ fn ratio_of(a: Line, b: Line) -> Ratio {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::results::{SERIAL, Starts};
+    use crate::bench::results::{Named, SERIAL, Starts};
 
     fn with(wall: impl Fn(usize) -> f64) -> Results {
         let starts = Starts { wall_ms: (0..40).map(wall).collect(), ..Starts::default() };
@@ -149,5 +151,20 @@ mod tests {
             "{slower}"
         );
         assert!(compared(&base, &Results::default()).is_err());
+    }
+
+    /// One that was emulated in either run has no speed to compare.
+    #[test]
+    fn an_emulated_machine_has_no_speed() {
+        let ran = |class| {
+            let name = "qemu-microvm";
+            let mut results = with(|_| 10.0);
+            results.contenders.push(Named::new(name, class));
+            results.overhead.entry(name.into()).or_default().insert("create_ns".into(), vec![1.0; 5]);
+            results
+        };
+        let (fast, slow) = (ran(Class::Hardware), ran(Class::Emulated));
+        let rows = |a, b| compared(a, b).expect("a table").matches("qemu-microvm").count();
+        assert_eq!((rows(&fast, &fast), rows(&fast, &slow), rows(&slow, &fast)), (1, 0, 0));
     }
 }

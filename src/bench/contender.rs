@@ -1,6 +1,7 @@
 //! Who is measured: what is installed, how each is told to start the payload at its best, to say that it is ready, and
 //! to end. It must not measure, nor judge whether a start was a good one.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,7 +60,8 @@ const KNOWN: [(&str, &str, Kind); 13] = [
     ("user-mode-linux", "linux.uml", Kind::UserModeLinux),
 ];
 
-/// The names of `--against`, or all that are known, each with its program or the reason why there is none.
+/// The names of `--against`, or all that are known, each with its program or the reason why there is none. One that is
+/// named again has the figures of the first for its own, and is none.
 pub fn named(against: &[String]) -> Vec<(String, Kind, Result<Vec<OsString>, String>)> {
     let all: Vec<String> = KNOWN.iter().map(|(name, ..)| (*name).to_owned()).collect();
     let wanted = if against.is_empty() { &all } else { against };
@@ -75,7 +77,12 @@ pub fn named(against: &[String]) -> Vec<(String, Kind, Result<Vec<OsString>, Str
         };
         (name.to_owned(), *kind, found)
     };
-    wanted.iter().map(find).collect()
+    let mut seen = BTreeSet::new();
+    let found = wanted.iter().map(find).map(|(name, kind, program)| match seen.insert(name.clone()) {
+        true => (name, kind, program),
+        false => (name, kind, Err("it is named twice: two programs of one contender are two runs".into())),
+    });
+    found.collect()
 }
 
 /// Beside this program, in the cache that scripts/bench and scripts/vm fill (Debian 13's: newer than what the machine
@@ -150,7 +157,12 @@ impl Contender {
     fn ask_version(&self) -> String {
         let output = self.command().arg("--version").stderr(Stdio::null()).output();
         let text = output.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
-        text.lines().next().filter(|line| !line.is_empty()).unwrap_or("unknown").to_owned()
+        let first = text.lines().next().filter(|line| !line.is_empty()).unwrap_or("unknown");
+        // runc's kind says there from what it was built.
+        match text.lines().nth(1).filter(|line| line.starts_with("commit:")) {
+            Some(commit) => format!("{first}, {commit}"),
+            None => first.to_owned(),
+        }
     }
 
     pub fn described(&self) -> Named {
@@ -158,9 +170,16 @@ impl Contender {
             name: self.name.clone(),
             class: self.class,
             version: self.version.clone(),
+            program: self.program.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            kernel: self.kernel().map(|file| file.display().to_string()),
             how: self.how(),
             memory_mib: self.guest.as_ref().map(|guest| guest.memory),
         }
+    }
+
+    /// The kernel that it boots, where that is a file of its own.
+    fn kernel(&self) -> Option<&Path> {
+        self.guest.as_ref().map(|guest| guest.kernel.as_path()).filter(|file| !file.as_os_str().is_empty())
     }
 
     fn how(&self) -> String {
@@ -176,13 +195,13 @@ impl Contender {
             Kind::Lxc => "lxc-start, empty network, proc:mixed sys:ro",
             Kind::Podman => "run --detach --rootfs, no network, no log, no cgroup management; conmon stays",
             Kind::Qemu if self.class == Class::Hardware => {
-                "microvm, KVM, a serial line as only device, Debian's cloud kernel, initramfs with the payload only"
+                "microvm, KVM, a serial line as only device, kernel without mitigations, initramfs: the payload only"
             }
             Kind::Qemu => {
-                "microvm, TCG, a serial line as only device, Debian's cloud kernel, initramfs with the payload only"
+                "microvm, TCG, a serial line as only device, kernel without mitigations, initramfs: the payload only"
             }
             Kind::Firecracker | Kind::CloudHypervisor => {
-                "KVM, Debian's cloud kernel, initramfs with the payload only; written from its documentation, untried"
+                "KVM, kernel without mitigations, initramfs: the payload only; written from its documentation, untried"
             }
             Kind::UserModeLinux if boot::has_wide_registers() => {
                 "Debian's linux.uml, initramfs with the payload only; AVX is hidden from it, as it has no room for AMX"
@@ -371,4 +390,18 @@ fn bubblewrap(command: &mut Command, image: &Image, variant: Variant) -> std::io
     command.args(["--proc", "/proc", "--dev", "/dev", "--cap-drop", "ALL", "--seccomp", "0"]);
     command.stdin(fs::File::open(&image.filter)?).args(variant.payload.words());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contender_takes_part_once() {
+        let wanted = ["crun=/a", "crun=/b", "no-such"].map(str::to_owned);
+        let found = named(&wanted);
+        assert_eq!(found[0].2, Ok(vec!["/a".into()]));
+        assert!(found[1].2.as_ref().is_err_and(|why| why.contains("named twice")));
+        assert!(found[2].2.as_ref().is_err_and(|why| why.contains("no such contender")));
+    }
 }

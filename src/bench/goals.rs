@@ -163,8 +163,7 @@ mod tests {
             (name.to_owned(), Growth { points, stopped, teardown: way, ..Growth::default() })
         };
         for (name, class) in [("jug-oci", Class::OsLevel), (MACHINE, Class::Hardware)] {
-            let (version, how) = (String::new(), String::new());
-            results.contenders.push(Named { name: name.into(), class, version, how, memory_mib: None });
+            results.contenders.push(Named::new(name, class));
         }
         let rows = results.growth.entry(IDLE.into()).or_default();
         rows.extend([grown("jug-oci", n, 300.0, own), grown(MACHINE, 10, 40_000.0, 0.0)]);

@@ -90,6 +90,7 @@ fn grow<'w>(
                 growth.stopped = format!("MemAvailable fell to {available:.1} %");
             } else if begun.elapsed() + contender.removal * alive.len() as u32 > rules.time {
                 growth.stopped = format!("its {} s were over", rules.time.as_secs());
+                growth.cut = true;
             } else {
                 if measured.elapsed() > soon && alive.len() < target {
                     growth.points.push(point(world, contender, alive.len(), rules));
@@ -182,11 +183,11 @@ fn tear_down(
 ) -> Teardown {
     let n = alive.len();
     let begun = Instant::now();
-    let cpu = measure::cpu_of_children().unwrap_or(0.0);
+    let cpu = measure::cpu_so_far();
     drop(alive);
     measure::reap();
     let seconds = begun.elapsed().as_secs_f64();
-    let cpu_ms = measure::cpu_of_children().unwrap_or(0.0) - cpu;
+    let cpu_ms = (measure::cpu_so_far() - cpu).max(0.0);
     let mut way = Teardown { n, seconds, cpu_ms, ..Teardown::default() };
     let deadline = begun + Duration::from_secs_f64(seconds) + patience;
     let mut shrunk = begun;

@@ -149,6 +149,23 @@ pub fn cpu_of(pid: u32) -> f64 {
     stats.filter_map(|stat| stat.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e6
 }
 
+/// CPU time in milliseconds of everything that was started: what has ended and been waited for, and what lives. The
+/// difference of two looks is what happened between them; of one child that ends between them RUSAGE_CHILDREN tells its
+/// whole life. What a living process has waited for itself is known by the tick only.
+pub fn cpu_so_far() -> f64 {
+    let own = std::process::id();
+    let living = tree(own).into_iter().filter(|pid| *pid != own);
+    cpu_of_children().unwrap_or(0.0) + living.map(|pid| cpu_of(pid) + cpu_waited_for(pid)).sum::<f64>()
+}
+
+/// proc_pid_stat(5): cutime and cstime, in milliseconds.
+fn cpu_waited_for(pid: u32) -> f64 {
+    const TICK: f64 = 10.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').skip(13).take(2);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * TICK
+}
+
 /// The share of memory of a living process, in KiB: what it has alone, and its part of what it has with others.
 pub fn proportional_memory(pid: u32) -> f64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();

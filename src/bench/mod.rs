@@ -41,7 +41,7 @@ use contender::Contender;
 use image::{Image, Payload, Variant};
 use instance::World;
 use parts::Part;
-use results::{FORMAT, LeftOut, NATIVE, Results};
+use results::{FORMAT, LeftOut, NATIVE, Named, Results};
 use stats::Dice;
 
 use crate::error::{Error, Result};
@@ -143,6 +143,8 @@ fn measure_all(options: &Options, dir: &Path) -> Result<()> {
 /// The parts of an earlier run of the same kind on the same boot and machine are kept.
 fn resumed_or_new(file: &Path, options: &Options) -> Result<Results> {
     let mut machine = machine::description();
+    machine.insert("command".into(), std::env::args().collect::<Vec<_>>().join(" ").into());
+    machine.insert("begun, seconds since 1970".into(), now().into());
     if let Some(base) = &options.base {
         machine.insert("payload".into(), base.name.clone().into());
     }
@@ -244,12 +246,18 @@ fn gather(world: &World, options: &Options, clock: &Clock, results: &mut Results
     }
     for contender in &contenders {
         let described = contender.described();
-        if let Some(before) =
-            results.named(&described.name).filter(|before| before.version != described.version)
-        {
+        let same = |before: &Named| before.version == described.version && before.kernel == described.kernel;
+        if let Some(before) = results.named(&described.name).filter(|before| !same(before)) {
+            let words = |named: &Named| {
+                let kernel =
+                    named.kernel.as_ref().map_or_else(String::new, |kernel| format!(" with {kernel}"));
+                format!("{}{kernel}", named.version)
+            };
             return Err(Error::new(format!(
                 "{} is {} now, and was {}",
-                described.name, described.version, before.version
+                described.name,
+                words(&described),
+                words(before)
             ))
             .next("name another directory with --out"));
         }
@@ -287,7 +295,8 @@ impl Run<'_> {
             Part::Growth(at, variant) => self.grow(&contenders[at], variant, (time, first), results)?,
             Part::Overhead(_) => {
                 let rounds = parts::OVERHEAD_ROUNDS;
-                let found = overhead::measure(world, contenders, rounds, time, &mut self.dice)?;
+                let (found, silent) = overhead::measure(world, contenders, rounds, time, &mut self.dice)?;
+                silent.into_iter().for_each(|left| results.leave_out(left));
                 for (name, row) in found {
                     let known = results.overhead.entry(name).or_default();
                     row.into_iter().for_each(|(figure, all)| known.entry(figure).or_default().extend(all));
@@ -306,7 +315,11 @@ impl Run<'_> {
             let name = contender.map_or(NATIVE, |contender| contender.name.as_str());
             match overhead::probe(self.world, contender) {
                 Ok(probe) => drop(results.probes.insert(name.to_owned(), probe)),
-                Err(error) => progress(format_args!("{name} does not answer: {}", error.what())),
+                Err(error) => {
+                    let why = format!("what the payload sees and reaches: {}", error.what());
+                    progress(format_args!("{name} does not answer: {}", error.what()));
+                    results.leave_out(LeftOut { name: name.to_owned(), why });
+                }
             }
             place::check()?;
         }
@@ -337,7 +350,11 @@ impl Run<'_> {
         match grown {
             Ok(growth) => {
                 let row = results.growth.entry(variant.name()).or_default();
-                row.insert(contender.name.clone(), growth);
+                // Of one that is measured again, since its time was over, the longer one counts.
+                let before = row.get(&contender.name).map_or(0, |before| before.points.len());
+                if growth.points.len() >= before {
+                    row.insert(contender.name.clone(), growth);
+                }
             }
             Err(error) if error.what().starts_with("too little memory") => return Err(error),
             Err(error) => {

@@ -12,7 +12,7 @@ use super::contender::Contender;
 use super::image::{Payload, Variant};
 use super::instance::{World, answer_in};
 use super::pair::Pair;
-use super::results::{Class, NATIVE, Probe};
+use super::results::{Class, LeftOut, NATIVE, Probe};
 use super::stats::Dice;
 use super::{measure, place, progress};
 use crate::error::{Error, Result};
@@ -22,15 +22,16 @@ pub type Figures = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
 
 /// `rounds` passes through all contenders in random order, one at least, and no more when the time is over. Emulated
 /// machines have no speed: they answer once, for their disk alone, so that it is known that it is there, and no report
-/// makes a ratio of it.
+/// makes a ratio of it. Beside the figures: who did not answer, and why.
 pub fn measure(
     world: &World,
     all: &[Contender],
     rounds: usize,
     time: Duration,
     dice: &mut Dice,
-) -> Result<Figures> {
+) -> Result<(Figures, Vec<LeftOut>)> {
     let begun = Instant::now();
+    let mut silent = Vec::new();
     let overlay =
         world.image.overlay().map_err(|why| Error::new(format!("a root file system to write to: {why}")))?;
     let mut figures = Figures::new();
@@ -67,13 +68,17 @@ pub fn measure(
                 place::check()?;
                 match answer {
                     Ok(answer) => keep(figures.entry(name.to_owned()).or_default(), &answer),
-                    Err(error) => progress(error),
+                    Err(error) => {
+                        let why = format!("{}: {}", variant.name(), error.what());
+                        silent.push(LeftOut { name: name.to_owned(), why });
+                        progress(error);
+                    }
                 }
             }
         }
     }
     drop((overlay, pair));
-    Ok(figures)
+    Ok((figures, silent))
 }
 
 fn keep(row: &mut BTreeMap<String, Vec<f64>>, answer: &Value) {

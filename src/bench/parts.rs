@@ -45,7 +45,7 @@ pub fn parts(contenders: &[Contender], options: &Options, results: &Results) -> 
             let open = |contender: &Contender| {
                 contender.can(variant).is_ok()
                     && wanted(variant, contender)
-                    && !known.is_some_and(|known| known.contains_key(&contender.name))
+                    && known.and_then(|known| known.get(&contender.name)).is_none_or(|growth| growth.cut)
             };
             let open = contenders.iter().enumerate().filter(|(_, contender)| open(contender));
             grown.extend(open.map(|(at, _)| Part::Growth(at, variant)));

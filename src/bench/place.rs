@@ -86,7 +86,7 @@ pub fn guard() -> bool {
     true
 }
 
-/// KSM is on until this is dropped; what it folded is then told apart again.
+/// KSM is on until this is dropped; what it folded is then told apart again, unless it was on before.
 pub struct Folding(String);
 
 /// Switches KSM on.
@@ -99,7 +99,9 @@ pub fn fold() -> Result<Folding> {
 
 impl Drop for Folding {
     fn drop(&mut self) {
-        let _ = fs::write(KSM, "2").and_then(|()| fs::write(KSM, &self.0));
+        if self.0 != "1" {
+            let _ = fs::write(KSM, "2").and_then(|()| fs::write(KSM, &self.0));
+        }
     }
 }
 

@@ -46,13 +46,34 @@ pub struct Named {
     pub name: String,
     pub class: Class,
     pub version: String,
+    /// The words that execute it.
+    #[serde(default)]
+    pub program: Vec<String>,
+    /// The kernel that it boots, where that is a file of its own.
+    #[serde(default)]
+    pub kernel: Option<String>,
     /// How it was told to start the payload.
     pub how: String,
     /// Memory of the machine in MiB, for who has a kernel of its own: the smallest in which the payload came up.
     pub memory_mib: Option<u32>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[cfg(test)]
+impl Named {
+    pub fn new(name: &str, class: Class) -> Self {
+        Self {
+            name: name.into(),
+            class,
+            version: String::new(),
+            program: Vec::new(),
+            kernel: None,
+            how: String::new(),
+            memory_mib: None,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeftOut {
     pub name: String,
     pub why: String,
@@ -140,6 +161,9 @@ pub struct Growth {
     /// How many ran already, and what the start took then, in ms.
     pub starts: Vec<(usize, f64)>,
     pub stopped: String,
+    /// Whether it was the time that stopped it: the same command, given again, measures it again.
+    #[serde(default)]
+    pub cut: bool,
     pub teardown: Teardown,
 }
 
@@ -170,7 +194,8 @@ pub struct Results {
     pub starts: BTreeMap<String, BTreeMap<String, Starts>>,
     /// By variant (`idle`, `idle, no network namespace` ...), then contender.
     pub growth: BTreeMap<String, BTreeMap<String, Growth>>,
-    /// By contender, then figure: one number for each pass. `native` is the payload on the host.
+    /// By contender, then figure: for each time that the payload measured the median of its seven passes. `native` is
+    /// the payload on the host.
     pub overhead: BTreeMap<String, BTreeMap<String, Vec<f64>>>,
     pub probes: BTreeMap<String, Probe>,
     /// Load average and seconds since the beginning, after each part, in the order in which they were taken.
@@ -211,6 +236,13 @@ impl Results {
     /// Whether the part of that name is finished.
     pub fn has(&self, part: &str) -> bool {
         self.order.iter().any(|(name, ..)| name == part)
+    }
+
+    /// Says why something is missing, once.
+    pub fn leave_out(&mut self, left: LeftOut) {
+        if !self.left_out.contains(&left) {
+            self.left_out.push(left);
+        }
     }
 
     pub fn named(&self, name: &str) -> Option<&Named> {

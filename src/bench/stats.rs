@@ -67,8 +67,12 @@ pub fn percentile(samples: &[f64], percent: f64) -> Option<f64> {
     sorted.get(rank.max(1) - 1).copied()
 }
 
+/// The middle one, or what lies between the two in the middle.
 pub fn median(samples: &[f64]) -> Option<f64> {
-    percentile(samples, 50.0)
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (low, high) = (sorted.get(sorted.len().checked_sub(1)? / 2)?, sorted.get(sorted.len() / 2)?);
+    Some((low + high) / 2.0)
 }
 
 /// A line of least squares, with the 95 % interval of its slope by Student's t.
@@ -225,6 +229,8 @@ mod tests {
         }
         assert_eq!(samples.percentile(10.0), Some(10.0));
         assert_eq!(samples.median(), Some(50.0));
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.5));
+        assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[])), (Some(2.0), None));
         assert_eq!(samples.percentile(99.0), Some(99.0));
         assert_eq!(samples.percentile(0.0), Some(1.0));
     }

@@ -1,6 +1,8 @@
 //! The figures of a report, drawn from the samples: one place, so that terminal, page and comparison say the same.
 
-use crate::bench::results::{Class, Growth, IDLE, NATIVE, Named, Point, Results, Starts};
+use std::collections::BTreeMap;
+
+use crate::bench::results::{Class, Growth, IDLE, NATIVE, Named, Point, Results, SERIAL, Starts};
 use crate::bench::stats::{self, Blocks, Dice, Line};
 
 /// What a program that idles costs on top, in KiB for one more instance: MemTotal - MemAvailable over N.
@@ -41,6 +43,19 @@ fn line(growth: &Growth, of: impl Fn(&Point) -> f64) -> Option<Line> {
 /// Instances in a GiB of memory; 0 where the slope says nothing.
 pub fn per_gib(line: &Line) -> f64 {
     if line.slope > 0.0 { f64::from(1 << 20) / line.slope } else { 0.0 }
+}
+
+/// The entries of a map, with that of `name` before all others.
+pub fn first<'m, T>(all: &'m BTreeMap<String, T>, name: &str) -> Vec<(&'m String, &'m T)> {
+    let mut all: Vec<_> = all.iter().collect();
+    all.sort_by_key(|(key, _)| *key != name);
+    all
+}
+
+/// Starts and stops per second, where they follow one another at once.
+pub fn rate(manner: &str, row: &Starts) -> Option<f64> {
+    let at_once = manner == SERIAL || row.cpu_ms.is_empty();
+    at_once.then(|| row.wall_ms.len() as f64 / row.seconds.max(1e-9))
 }
 
 /// The idle growth of one contender.

@@ -11,7 +11,7 @@ pub use page::page;
 
 use super::goals;
 use super::overhead;
-use super::results::{NATIVE, Results, SERIAL};
+use super::results::{IDLE, NATIVE, Results, SERIAL};
 use super::stats::percentile;
 use figures::short;
 
@@ -51,7 +51,7 @@ pub fn summary(results: &Results) -> String {
 }
 
 fn density(text: &mut String, results: &Results) {
-    for (variant, rows) in &results.growth {
+    for (variant, rows) in figures::first(&results.growth, IDLE) {
         let _ = writeln!(text, "\nMemory of one more instance: {variant}");
         let _ = writeln!(
             text,
@@ -103,7 +103,7 @@ fn density(text: &mut String, results: &Results) {
 }
 
 fn starts(text: &mut String, results: &Results) {
-    for (manner, rows) in &results.starts {
+    for (manner, rows) in figures::first(&results.starts, SERIAL) {
         let _ = writeln!(text, "\nStart until the payload's word, ms: {manner}");
         let _ = writeln!(
             text,
@@ -113,7 +113,6 @@ fn starts(text: &mut String, results: &Results) {
         for contender in &results.contenders {
             let Some(row) = rows.get(&contender.name) else { continue };
             let wall = |percent| percentile(&row.wall_ms, percent).map_or("-".into(), short);
-            let rate = row.wall_ms.len() as f64 / row.seconds.max(1e-9);
             let _ = writeln!(
                 text,
                 "{:<18} {:>6} {:>9} {:>17} {:>9} {:>9} {:>9} {:>10} {:>8}",
@@ -124,7 +123,7 @@ fn starts(text: &mut String, results: &Results) {
                 wall(90.0),
                 wall(99.0),
                 percentile(&row.cpu_ms, 50.0).map_or("-".into(), short),
-                if manner == SERIAL || row.cpu_ms.is_empty() { short(rate) } else { "-".into() },
+                figures::rate(manner, row).map_or("-".into(), short),
                 row.failures
             );
         }
@@ -175,7 +174,7 @@ fn overheads(text: &mut String, results: &Results) {
 }
 
 fn teardowns(text: &mut String, results: &Results) {
-    for (variant, rows) in &results.growth {
+    for (variant, rows) in figures::first(&results.growth, IDLE) {
         let _ = writeln!(text, "\nThe way back to nothing: {variant}");
         for contender in &results.contenders {
             let Some(way) = rows.get(&contender.name).map(|growth| &growth.teardown) else { continue };

@@ -142,7 +142,7 @@ fn isolation(results: &Results) -> String {
 
 fn density(results: &Results) -> String {
     let mut html = String::new();
-    for (variant, rows) in &results.growth {
+    for (variant, rows) in figures::first(&results.growth, IDLE) {
         let found = with(results, |contender| rows.get(&contender.name));
         if found.is_empty() {
             continue;
@@ -154,11 +154,14 @@ fn density(results: &Results) -> String {
         let (machines, containers): (Vec<_>, Vec<_>) =
             found.iter().partition(|(contender, _)| contender.class.has_own_kernel());
         html += "<div class=\"two\">";
-        for group in [containers, machines] {
-            html += &lines(results, &group);
+        for group in [containers, machines].iter().filter(|group| !group.is_empty()) {
+            html += &lines(results, group);
         }
         html += "</div>";
         html += &density_table(&found);
+        if variant == IDLE {
+            html += &ratios(results, &found);
+        }
     }
     html
 }
@@ -204,6 +207,30 @@ fn lines(results: &Results, group: &[&(&Named, &Growth)]) -> String {
     format!("<figure>{}</figure>", chart(&x, &y, &series))
 }
 
+/// How many of each container there are for one of each machine.
+fn ratios(results: &Results, found: &[(&Named, &Growth)]) -> String {
+    let machines = figures::machines(results);
+    let containers = found.iter().filter(|(contender, _)| !contender.class.has_own_kernel());
+    let rows: Vec<Vec<String>> = containers
+        .filter_map(|(contender, growth)| {
+            let (own, by) = figures::best_line(growth)?;
+            let ratio = |line: &stats::Line| short(line.slope / own.slope);
+            let first = [text(&contender.name), format!("left|{by}")].into_iter();
+            Some(first.chain(machines.iter().map(|(_, line)| ratio(line))).collect())
+        })
+        .collect();
+    if machines.is_empty() || rows.is_empty() {
+        return String::new();
+    }
+    let name = |machine: &Named| {
+        let memory = machine.memory_mib.map_or_else(String::new, |mib| format!(", {mib} MiB"));
+        format!("for one {}{memory} ({})", machine.name, machine.class.words())
+    };
+    let head: Vec<String> = machines.iter().map(|(machine, _)| name(machine)).collect();
+    let head: Vec<&str> = ["", "left|"].into_iter().chain(head.iter().map(String::as_str)).collect();
+    format!("<h3>Idle containers for one machine</h3>{}", table(&head, &rows))
+}
+
 fn density_table(found: &[(&Named, &Growth)]) -> String {
     let rows: Vec<Vec<String>> = found
         .iter()
@@ -214,7 +241,7 @@ fn density_table(found: &[(&Named, &Growth)]) -> String {
             vec![
                 text(&contender.name),
                 growth.points.last().map_or(0, |point| point.n).to_string(),
-                of(line),
+                line.map_or("too few points".into(), |line| short(line.slope)),
                 line.map_or("-".into(), |line| format!("{} to {}", short(line.low), short(line.high))),
                 line.map_or("-".into(), |line| format!("{fit}|{:.4}", line.r2)),
                 of(figures::accounted_line(growth)),
@@ -247,7 +274,7 @@ fn starts(results: &Results) -> String {
     if !results.starts.is_empty() {
         html += "<h2>How quick a start is</h2><div class=\"two\">";
     }
-    for (manner, rows) in &results.starts {
+    for (manner, rows) in figures::first(&results.starts, SERIAL) {
         let series: Vec<Series> =
             with(results, |contender| rows.get(&contender.name).filter(|row| !row.wall_ms.is_empty()))
                 .into_iter()
@@ -284,9 +311,9 @@ fn cumulative(samples: &[f64]) -> Vec<(f64, f64)> {
 /// The median start of every tenth of the way.
 fn starts_over_n(results: &Results) -> String {
     let Some(rows) = results.growth.get(IDLE) else { return String::new() };
-    let containers = |contender: &Named| !contender.class.has_own_kernel();
+    let has_speed = |contender: &Named| contender.class != Class::Emulated;
     let series: Vec<Series> =
-        with(results, |contender| rows.get(&contender.name).filter(|_| containers(contender)))
+        with(results, |contender| rows.get(&contender.name).filter(|_| has_speed(contender)))
             .into_iter()
             .map(|(contender, growth)| {
                 let part = growth.starts.len().div_ceil(10).max(1);
@@ -305,7 +332,7 @@ fn starts_over_n(results: &Results) -> String {
 
 fn starts_table(results: &Results) -> String {
     let mut rows = Vec::new();
-    for (manner, all) in &results.starts {
+    for (manner, all) in figures::first(&results.starts, SERIAL) {
         for (contender, row) in with(results, |contender| all.get(&contender.name)) {
             let at = |samples: &[f64], percent| percentile(samples, percent).map_or("-".into(), short);
             rows.push(vec![
@@ -317,11 +344,7 @@ fn starts_table(results: &Results) -> String {
                 at(&row.wall_ms, 90.0),
                 at(&row.wall_ms, 99.0),
                 at(&row.cpu_ms, 50.0),
-                if row.cpu_ms.is_empty() {
-                    short(row.wall_ms.len() as f64 / row.seconds.max(1e-9))
-                } else {
-                    "-".into()
-                },
+                figures::rate(manner, row).map_or("-".into(), short),
                 row.failures.to_string(),
             ]);
         }
@@ -395,7 +418,7 @@ fn overheads(results: &Results) -> String {
 
 fn teardowns(results: &Results) -> String {
     let mut rows = Vec::new();
-    for (variant, all) in &results.growth {
+    for (variant, all) in figures::first(&results.growth, IDLE) {
         for (contender, growth) in with(results, |contender| all.get(&contender.name)) {
             let way = &growth.teardown;
             let left = |count: i64| if count > 0 { format!("bad|{count}") } else { "0".into() };
@@ -406,6 +429,7 @@ fn teardowns(results: &Results) -> String {
                 format!("{:.2}", way.seconds),
                 short(way.cpu_ms / way.n.max(1) as f64),
                 way.baseline_seconds.map_or("bad|not in time".into(), |seconds| format!("{seconds:.2}")),
+                way.memory_seconds.map_or("fair|not in time".into(), |seconds| format!("{seconds:.2}")),
                 left(way.processes),
                 left(way.cgroups),
                 left(way.dying_cgroups),
@@ -423,6 +447,7 @@ fn teardowns(results: &Results) -> String {
         "stopped after, s",
         "CPU each, ms",
         "nothing left after, s",
+        "memory back, s",
         "processes",
         "cgroups",
         "dying",

@@ -120,6 +120,8 @@ struct Frame {
     scale: Scale,
     low: f64,
     high: f64,
+    /// Between ticks of a linear one.
+    step: f64,
     from: f64,
     to: f64,
 }
@@ -131,16 +133,16 @@ impl Frame {
         if low > high {
             return None;
         }
-        let (low, high) = match scale {
+        let (low, high, step) = match scale {
             // Zero belongs to every figure that is an amount.
             Scale::Linear => {
                 let (low, high) = (low.min(0.0), high.max(low.min(0.0) + 1e-9));
                 let step = step_of(low, high);
-                ((low / step).floor() * step, (high / step).ceil() * step)
+                ((low / step).floor() * step, (high / step).ceil() * step, step)
             }
-            Scale::Log => (low / 1.15, high * 1.15),
+            Scale::Log => (low / 1.15, high * 1.15, 0.0),
         };
-        Some(Self { scale, low, high, from, to })
+        Some(Self { scale, low, high, step, from, to })
     }
 
     fn at(&self, value: f64) -> f64 {
@@ -154,9 +156,9 @@ impl Frame {
     fn ticks(&self) -> Vec<f64> {
         match self.scale {
             Scale::Linear => {
-                let step = step_of(self.low, self.high);
-                let count = ((self.high - self.low) / step).round() as usize;
-                (0..=count).map(|at| self.low + step * at as f64).collect()
+                let count = ((self.high - self.low) / self.step).round() as i64;
+                let first = (self.low / self.step).round() as i64;
+                (first..=first + count).map(|at| self.step * at as f64).collect()
             }
             Scale::Log => {
                 let decades = (self.low.log10().floor() as i32)..=(self.high.log10().ceil() as i32);
@@ -237,6 +239,9 @@ mod tests {
         let frame = Frame::around(Scale::Linear, [0.0, 87.0].into_iter(), 0.0, 100.0).expect("a frame");
         assert_eq!(frame.ticks(), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
         assert!((frame.at(50.0) - 50.0).abs() < 1e-9);
+        // A little below zero does not move the ticks from it.
+        let frame = Frame::around(Scale::Linear, [-3.0, 460.0].into_iter(), 0.0, 100.0).expect("a frame");
+        assert_eq!(frame.ticks(), [-100.0, 0.0, 100.0, 200.0, 300.0, 400.0, 500.0]);
         let frame = Frame::around(Scale::Log, [1.0, 100.0].into_iter(), 0.0, 100.0).expect("a frame");
         assert_eq!(frame.ticks(), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
         assert!((frame.at(10.0) - 50.0).abs() < 1e-9);

@@ -57,13 +57,14 @@ pub struct Bench {
     #[arg(long)]
     quick: bool,
     /// Minutes that the run may take; what is not done by then is cut short [default: 25, or 3 with --quick]
-    #[arg(long, value_name = "MINUTES")]
+    #[arg(long, value_name = "MINUTES", value_parser = minutes)]
     minutes: Option<f64>,
     /// Where results.json and report.html go; an interrupted run goes on there
     #[arg(long, value_name = "DIR", default_value = "jug-bench")]
     out: PathBuf,
     /// Seconds for one start; a virtual machine gets four times that
-    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 20,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
     /// Percent of memory that stays available
     #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
@@ -107,6 +108,12 @@ impl Bench {
             seed: self.seed,
         })
     }
+}
+
+/// A time that there is: a day at most.
+fn minutes(text: &str) -> std::result::Result<f64, String> {
+    let minutes = text.parse().ok().filter(|minutes| (0.1..=1440.0).contains(minutes));
+    minutes.ok_or_else(|| "not a number between 0.1 and 1440".into())
 }
 
 /// The image that the payload lies over, brought into the store where it is not there.
