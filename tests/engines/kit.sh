@@ -81,10 +81,12 @@ CONF
 
 # daemon_json DRIVER PARENT: what dockerd is told, and its client; cgroups are made by cgroupfs or systemd, below PARENT.
 daemon_json() {
+    local also=''
+    if [ -x /usr/bin/crun ]; then also=', "crun": { "path": "/usr/bin/crun" }'; fi
     mkdir -p /etc/docker /run/docker-test
     cat >/etc/docker/daemon.json <<CONF
 {
-    "runtimes": { "jug-oci": { "path": "$out/jug-oci" } },
+    "runtimes": { "jug-oci": { "path": "$out/jug-oci" }$also },
     "default-runtime": "$(basename "$RUNTIME")",
     "hosts": ["unix:///run/docker-test/socket"],
     "exec-root": "/run/docker",

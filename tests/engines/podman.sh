@@ -134,8 +134,11 @@ in_pod() {
     p run -d --pod q --name "$name" $image sh -c "$@"
 }
 it 'pod: its first container' 'Loaded image.*exit 0' p load -i $out/pause.oci
+# On cgroup v2 Podman 4's own manager lets no device into a pod's cgroup, so that nothing starts there.
+own_cgroup=true
+if [[ $(podman --version) =~ version\ 4 ]] && [ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ]; then own_cgroup=false; fi
 it 'pod' 'exit 0$' p pod create --name q --hostname sheep --network none --share pid,ipc,uts \
-    --cgroup-parent "/$GROUP" --infra-image localhost/jug/pause:1
+    --share-parent=$own_cgroup --cgroup-parent "/$GROUP" --infra-image localhost/jug/pause:1
 it 'pod: a container' 'exit 0$' in_pod qa 'trap "exit 3" TERM; while :; do sleep 0.1; done'
 it 'pod: another' 'exit 0$' in_pod qb 'while :; do sleep 0.1; done'
 it 'pod: ps' '^q 3 Running'$'\n''exit 0$' p pod ps --format '{{.Name}} {{.NumberOfContainers}} {{.Status}}'
