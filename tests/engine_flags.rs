@@ -149,3 +149,53 @@ fn exec_as_docker_does() {
     e.jug(&["wait", "one"]).ok();
     assert_eq!(e.jug(&["stop", "-a"]).ok().stdout, "");
 }
+
+/// As every program of this kind reads its short flags.
+#[test]
+fn short_flags_with_their_value_beside_them() {
+    let e = Engine::new();
+    e.run(&["-eA=1", "-w/tmp", "-u1234"], &["sh", "-c", "test $A$PWD$(id -u) = 1/tmp1234"]).ok();
+    e.run(&["-w=/tmp", "-hsheep"], &["sh", "-c", "test $PWD$(hostname) = /tmpsheep"]).ok();
+    e.detached("one", &["-lx=y", "-eA=2"], &["sleep", "3600"]);
+    assert_eq!(e.field("one", "{{.Config.Labels.x}}"), "y");
+    e.jug(&["exec", "-w/tmp", "-eB=3", "one", "sh", "-c", "test $PWD$A$B = /tmp23"]).ok();
+    e.jug(&["exec", "-it=false", "one", "true"]).ok();
+    // What stands behind the program's name is the program's.
+    assert_eq!(e.jug(&["exec", "one", "echo", "x", "-w/x"]).ok().stdout, "x -w/x\n");
+    e.jug(&["exec", "-wx", "--no-such"]).exits(125).says("unknown flag: --no-such");
+    e.run(&["--log-opt", "bogus=1"], &["true"]).exits(125).says("--log-opt: \"bogus=1\" is unknown");
+    e.run(&["--log-opt", "max-size=zz"], &["true"]).exits(125).says("--log-opt max-size");
+}
+
+#[test]
+fn the_embedded_shell_ends_as_it_is_told() {
+    let e = Engine::new();
+    e.jug(&["run", "--rm", "jug/hello", "sh", "-c", "cd /; exit 7; echo no"]).exits(7);
+    e.jug(&["run", "--rm", "jug/hello", "sh", "-c", "nosuch; exit"]).exits(127);
+}
+
+#[test]
+fn shells_complete_every_verb() {
+    let e = Engine::new();
+    let help = e.jug(&["--help"]).ok().stdout;
+    let (_, verbs) = help.split_once("Commands:\n").expect("a list of commands");
+    let verbs = verbs.lines().take_while(|line| line.starts_with("  "));
+    let verbs: Vec<&str> = verbs.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(verbs.contains(&"run") && verbs.len() > 30, "{help}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let text = e.jug(&["completion", shell]).ok().stdout;
+        for verb in &verbs {
+            let word = text.split(|c: char| !c.is_alphanumeric() && c != '-').any(|word| word == *verb);
+            assert!(word, "{shell} knows no {verb}");
+        }
+        assert!(text.contains("pids-limit"), "{shell} knows no flag of run");
+    }
+    // The shell itself reads it without a word.
+    let file = e.bundle.path("completion.bash");
+    std::fs::write(&file, e.jug(&["completion", "bash"]).stdout).expect("write");
+    let ask = format!(
+        "set -e; . {file}; COMP_WORDS=(jug sys); COMP_CWORD=1; _jug jug sys jug; echo \"${{COMPREPLY[*]}}\""
+    );
+    let out = std::process::Command::new("bash").args(["-c", &ask]).output().expect("bash");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "system\n", "{out:?}");
+}

@@ -3,6 +3,8 @@
 #![cfg(feature = "engine")]
 
 mod support;
+use std::os::unix::fs::MetadataExt as _;
+
 use support::*;
 
 /// An engine of user 12345's, whose lines of /etc/subuid and /etc/subgid are these.
@@ -104,6 +106,13 @@ fn one_id_is_enough_for_root() {
     assert_eq!(report["uid"]["effective"], 0);
     assert_eq!(report["uidMap"], json!([{ "containerID": 0, "hostID": 12345, "size": 1 }]));
     u.jug(&["run", "--rm", "-u", "lamb", "box", "true"]).exits(125).says("is not mapped in the container");
+    u.jug(&["run", "--rm", "--group-add", "5", "box", "true"]).exits(125).says("you have one group only");
+    let rootfs = u.e.bundle.rootfs();
+    let keep = ["run", "--rm", "--userns", "keep-id", "--rootfs", rootfs.to_str().expect("text"), "true"];
+    u.jug(&keep).exits(125).says("root inside would be nobody");
+    // As in alpine's image, whose root is in many groups.
+    u.e.bundle.file("etc/group", "root:x:0:root\nadm:x:4:root\n");
+    u.jug(&["run", "--rm", "--rootfs", rootfs.to_str().expect("text"), "true"]).ok();
     let script = "echo x > /x; exec sleep 3600";
     u.jug(&["run", "-d", "--name", "one", "box", "sh", "-c", script]).ok();
     eventually("the file", || (u.jug(&["exec", "one", "cat", "/x"]).stdout == "x\n").then_some(()));
@@ -126,6 +135,21 @@ fn modes_of_the_user_namespace() {
     u.jug(&["run", "--rm", "--userns", "auto", "box"]).exits(125).says("is for root");
 }
 
+/// What a user namespace can neither mount nor make is the host's own.
+#[test]
+fn namespaces_and_devices_of_the_host() {
+    let u = User::new("lamb:200000:65536\n");
+    let own = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).expect("a namespace");
+    for name in ["pid", "ipc"] {
+        let ask = format!("readlink /proc/self/ns/{name}");
+        let out = u.jug(&["run", "--rm", &format!("--{name}"), "host", "box", "sh", "-c", &ask]).ok();
+        assert_eq!(out.stdout.trim(), own(name).to_string_lossy());
+    }
+    let ask = "stat -c %t:%T /dev/zz && head -c 4 /dev/zz | wc -c";
+    let out = u.jug(&["run", "--rm", "--device", "/dev/zero:/dev/zz", "box", "sh", "-c", ask]).ok();
+    assert_eq!(out.stdout, "1:5\n4\n");
+}
+
 #[test]
 fn limits_that_nobody_can_set_are_refused_in_a_sentence() {
     let u = User::new("lamb:200000:65536\n");
@@ -137,4 +161,26 @@ fn limits_that_nobody_can_set_are_refused_in_a_sentence() {
         );
     }
     u.jug(&["run", "--rm", "--read-only", "box", "touch", "/x"]).exits(1).says("Read-only");
+}
+
+/// After su(1), in cron: nobody made a run directory. Whoever makes one in our place is not believed.
+#[test]
+fn without_a_session_the_run_directory_is_in_tmp() {
+    let e = Engine::rootless();
+    let (uid, gid) = e.bundle.user().expect("an unprivileged user");
+    let dir = std::path::PathBuf::from(format!("/tmp/jug-run-{uid}"));
+    let call = || {
+        let rootfs = e.bundle.rootfs();
+        let args = ["run", "--rm", "--rootfs", rootfs.to_str().expect("text"), "true"];
+        let call = runtime_call(&args).program(env!("CARGO_BIN_EXE_jug")).root(e.root());
+        call.user(uid, gid).output()
+    };
+    call().ok();
+    let meta = std::fs::symlink_metadata(&dir).expect("the run directory");
+    assert_eq!((meta.uid(), meta.mode() & 0o7777), (uid, 0o700));
+    std::fs::remove_dir_all(&dir).expect("rm");
+    std::os::unix::fs::symlink("/var/tmp", &dir).expect("symlink");
+    let refused = call();
+    std::fs::remove_file(&dir).expect("rm");
+    refused.exits(125).says("somebody else made it");
 }

@@ -10,12 +10,23 @@ use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::sys::path;
 
-/// Nodes and rules: everything is denied but the default devices (jug-oci's) and what was asked for.
-pub fn of(settings: &Settings) -> Result<(Vec<Value>, Vec<Value>)> {
+/// What becomes of the devices that were asked for.
+#[derive(Default)]
+pub struct Devices {
+    /// Nodes to make.
+    pub nodes: Vec<Value>,
+    /// For the device program: everything is denied but the default devices (jug-oci's) and these.
+    pub rules: Vec<Value>,
+    /// Nodes of the host that have another name inside, where none can be made: in a user namespace.
+    pub mounts: Vec<Value>,
+}
+
+pub fn of(settings: &Settings, in_user_namespace: bool) -> Result<Devices> {
     if settings.privileged {
-        return Ok((all_of(Path::new("/dev"), 0), vec![json!({ "allow": true, "access": "rwm" })]));
+        let rules = vec![json!({ "allow": true, "access": "rwm" })];
+        return Ok(Devices { nodes: all_of(Path::new("/dev"), 0), rules, mounts: Vec::new() });
     }
-    let (mut nodes, mut rules) = (Vec::new(), vec![json!({ "allow": false, "access": "rwm" })]);
+    let mut found = Devices { rules: vec![json!({ "allow": false, "access": "rwm" })], ..Devices::default() };
     for text in &settings.device {
         let parts: Vec<&str> = text.split(':').collect();
         let is_access = |word: &str| !word.is_empty() && word.chars().all(|c| "rwm".contains(c));
@@ -26,15 +37,22 @@ pub fn of(settings: &Settings) -> Result<(Vec<Value>, Vec<Value>)> {
             [host, inside, access] if is_access(access) => (host, inside, access),
             _ => return Err(Error::new(format!("--device: {text:?} is not HOST[:PATH][:rwm]"))),
         };
-        let found = node(Path::new(host), inside)
+        let node = node(Path::new(host), inside)
             .map_err(|e| e.context("--device"))?
             .ok_or_else(|| Error::new(format!("--device: {host} is no device")))?;
-        rules.push(json!({
-            "allow": true, "type": found["type"], "major": found["major"], "minor": found["minor"], "access": access,
+        found.rules.push(json!({
+            "allow": true, "type": node["type"], "major": node["major"], "minor": node["minor"], "access": access,
         }));
-        nodes.push(found);
+        if in_user_namespace && host != inside {
+            let options = ["bind", "nosuid", "noexec"];
+            found
+                .mounts
+                .push(json!({ "destination": inside, "type": "bind", "source": host, "options": options }));
+        } else {
+            found.nodes.push(node);
+        }
     }
-    Ok((nodes, rules))
+    Ok(found)
 }
 
 fn node(host: &Path, inside: &str) -> Result<Option<Value>> {

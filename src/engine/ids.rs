@@ -26,16 +26,21 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
                 .next("leave it out, or use --rootfs DIR"))
         }
         ("" | "host" | "private", false) if host::is_rootless() => {
-            holds(&here(), user)?;
+            holds(&here(), user, settings)?;
             Ok(Maps::default())
         }
         ("" | "host", false) => Ok(Maps::default()),
         ("" | "host" | "private", true) => {
             let (uid, gid) = own();
             let maps = Maps { uid, gid };
-            holds(&maps, user)?;
+            holds(&maps, user, settings)?;
             Ok(maps)
         }
+        ("keep-id", true) if subordinate("/etc/subuid", cred::euid()).is_empty() => Err(Error::new(
+            "--userns keep-id: root inside would be nobody",
+        )
+        .why("you have one id only, and it is taken by your own; the container is made by root inside")
+        .next("leave it out, or have a range given to you (usermod --add-subuids) and newuidmap installed")),
         ("keep-id", true) => {
             let maps = Maps {
                 uid: keep(cred::euid(), &subordinate("/etc/subuid", cred::euid())),
@@ -70,15 +75,17 @@ pub fn own() -> (Map, Map) {
 
 /// The maps of the user namespace in which this process is.
 pub fn here() -> Maps {
-    let read = |file: &str| {
-        let text = host::read(file).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| {
-            let mut words = line.split_whitespace().map(|word| word.parse::<u32>().ok());
-            Some((words.next()??, words.next()??, words.next()??))
-        });
-        lines.collect()
-    };
-    Maps { uid: read("/proc/self/uid_map"), gid: read("/proc/self/gid_map") }
+    Maps { uid: map_of("/proc/self/uid_map"), gid: map_of("/proc/self/gid_map") }
+}
+
+/// A map as the kernel shows it; empty for a process that is gone.
+pub fn map_of(file: &str) -> Map {
+    let text = host::read(file).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().map(|word| word.parse::<u32>().ok());
+        Some((words.next()??, words.next()??, words.next()??))
+    });
+    lines.collect()
 }
 
 /// The caller is root inside; the range follows.
@@ -141,10 +148,17 @@ pub fn ranges_of(table: &str, who: &[String]) -> Vec<(u32, u32)> {
 }
 
 /// The program's user must be somebody inside.
-fn holds(maps: &Maps, user: &User) -> Result<()> {
+fn holds(maps: &Maps, user: &User, settings: &Settings) -> Result<()> {
     let inside = |list: &[(u32, u32, u32)], id: u32| {
         list.iter().any(|(first, _, size)| id >= *first && id - first < *size)
     };
+    if let ([(_, _, 1)], [group, ..]) = (maps.gid.as_slice(), settings.group_add.as_slice()) {
+        return Err(Error::new(format!("--group-add {group}: you have one group only"))
+            .why("who has a map of one id may not set groups")
+            .next(
+                "leave it out, or have a range given to you (usermod --add-subgids) and newgidmap installed",
+            ));
+    }
     if inside(&maps.uid, user.uid) && inside(&maps.gid, user.gid) {
         return Ok(());
     }

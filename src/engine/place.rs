@@ -1,12 +1,14 @@
 //! Where things are: the root (images, containers, volumes) and the run root (what does not outlive a boot).
 
 use std::fs::DirBuilder;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::container::record::Root;
 use crate::error::{Error, Result};
 use crate::host::{caller, is_rootless};
+use crate::sys::{cred, path};
 
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -31,13 +33,17 @@ impl Place {
         };
         let run = || match variable("XDG_RUNTIME_DIR") {
             Some(dir) if is_rootless() => dir.join("jug"),
-            None if is_rootless() => PathBuf::from(format!("/run/user/{}/jug", caller())),
+            None if is_rootless() => without_session(caller()),
             _ => PathBuf::from("/run/jug"),
         };
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Ok(Self {
             root: absolute(&root.map_or_else(data, |path| Ok(path.to_owned()))?),
-            runroot: absolute(&runroot.map_or_else(run, Path::to_owned)),
+            runroot: {
+                let dir = absolute(&runroot.map_or_else(run, Path::to_owned));
+                is_ours(&dir)?;
+                dir
+            },
         })
     }
 
@@ -80,7 +86,41 @@ impl Place {
                 return error.next("set XDG_RUNTIME_DIR, or give --runroot DIR");
             }
             error
-        })
+        })?;
+        is_ours(&self.runroot)
+    }
+}
+
+/// In /tmp anybody may have made what has the name of ours.
+fn is_ours(dir: &Path) -> Result<()> {
+    if dir != in_tmp(caller()) {
+        return Ok(());
+    }
+    let theirs = || {
+        Error::new(format!("{}: somebody else made it, or may write there", dir.display()))
+            .next("remove it, set XDG_RUNTIME_DIR, or give --runroot DIR")
+    };
+    match path::open(dir, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW) {
+        Ok(found) => {
+            let st = path::stat(found.as_fd(), Path::new(""))?;
+            if st.st_uid == cred::euid() && st.st_mode & 0o077 == 0 { Ok(()) } else { Err(theirs()) }
+        }
+        Err(e) if e.errno() == libc::ENOENT => Ok(()),
+        Err(_) => Err(theirs()),
+    }
+}
+
+fn in_tmp(user: u32) -> PathBuf {
+    PathBuf::from(format!("/tmp/jug-run-{user}"))
+}
+
+/// The run directory of a user who has no session (su, cron): as Podman one in /tmp, by its name the user's
+/// ([`is_ours`]).
+fn without_session(user: u32) -> PathBuf {
+    let session = PathBuf::from(format!("/run/user/{user}"));
+    match path::open(&session, libc::O_PATH | libc::O_DIRECTORY) {
+        Ok(_) => session.join("jug"),
+        Err(_) => in_tmp(user),
     }
 }
 

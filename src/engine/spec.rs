@@ -14,6 +14,7 @@ use super::user::User;
 use super::{apparmor, devices, quantity, seccomp};
 use crate::error::{Error, Result};
 use crate::host;
+use crate::sys::path;
 
 /// What an image says about its containers. Nothing of it decides about the host.
 #[derive(Debug, Clone, Default)]
@@ -171,6 +172,16 @@ pub fn make(parts: &Parts) -> Result<Value> {
 
 /// What nobody reads would be believed to protect.
 fn known_options(settings: &Settings) -> Result<()> {
+    for option in &settings.log_opt {
+        match option.split_once('=') {
+            Some(("max-size", size)) => drop(quantity::bytes(size, "--log-opt max-size")?),
+            Some(("max-file", _)) => drop(super::launch::max_files(settings)?),
+            _ => {
+                return Err(Error::new(format!("--log-opt: {option:?} is unknown"))
+                    .next("options are max-size=BYTES and max-file=N"));
+            }
+        }
+    }
     const KNOWN: [&str; 7] =
         ["apparmor", "label", "mask", "no-new-privileges", "seccomp", "systempaths", "unmask"];
     for option in &settings.security_opt {
@@ -242,7 +253,7 @@ fn process(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
     };
     let mut process = json!({
         "terminal": settings.tty,
-        "user": { "uid": user.uid, "gid": user.gid, "additionalGids": groups(user, group_map(parts).len()) },
+        "user": { "uid": user.uid, "gid": user.gid, "additionalGids": groups(user, &group_map(parts)) },
         "args": parts.args,
         "env": environment(parts),
         "cwd": settings.workdir.as_deref().or(parts.image.workdir.as_deref()).unwrap_or("/"),
@@ -271,13 +282,14 @@ fn group_map(parts: &Parts) -> Vec<(u32, u32, u32)> {
 }
 
 /// The groups of a process. The primary one is listed too: a file that keeps a group out keeps its members out
-/// (CVE-2022-2995). `maps`: how many lines the namespace's map of groups has; where it is one, of a single id, there is
-/// no setgroups(2).
-pub fn groups(user: &User, maps: usize) -> Vec<u32> {
-    let mut groups = user.groups.clone();
-    if maps != 1 {
-        groups.push(user.gid);
+/// (CVE-2022-2995). `map` is the namespace's map of groups; where it has a single id there is no setgroups(2), and
+/// those that an image's root is in (alpine's, say) are left out, as crun does.
+pub fn groups(user: &User, map: &[(u32, u32, u32)]) -> Vec<u32> {
+    if let [(_, _, 1)] = map {
+        return Vec::new();
     }
+    let mut groups = user.groups.clone();
+    groups.push(user.gid);
     groups.sort_unstable();
     groups.dedup();
     groups
@@ -347,11 +359,12 @@ fn mounts(parts: &Parts) -> Result<Vec<Value>> {
     };
     let shm = format!("size={shm}");
     let writable = if settings.privileged { "rw" } else { "ro" };
+    let in_userns = in_user_namespace(parts);
+    let host_pids = in_userns && settings.pid.as_deref() == Some("host");
     let mut all = vec![
-        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        if host_pids { of_the_host("/proc") } else { mount("/proc", "proc", &["nosuid", "noexec", "nodev"]) },
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
     ];
-    let in_userns = !parts.maps.uid.is_empty() || host::is_rootless();
     let mut devpts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     if !in_userns || group_map(parts).iter().any(|(inside, _, size)| (*inside..inside + size).contains(&5)) {
         devpts.push("gid=5");
@@ -366,23 +379,39 @@ fn mounts(parts: &Parts) -> Result<Vec<Value>> {
         all.push(mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", writable]));
         all.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", writable]));
     }
-    all.push(mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
-    match settings.ipc.as_deref() {
-        Some("host") => {
-            let mut shm = mount("/dev/shm", "bind", &["rbind", "nosuid", "noexec", "nodev"]);
-            shm["source"] = "/dev/shm".into();
-            all.push(shm);
+    let host_ipc = settings.ipc.as_deref() == Some("host");
+    match in_userns && host_ipc {
+        true if path::open(Path::new("/dev/mqueue"), libc::O_PATH).is_ok() => {
+            all.push(of_the_host("/dev/mqueue"))
         }
+        true => {}
+        false => all.push(mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"])),
+    }
+    match settings.ipc.as_deref() {
+        Some("host") => all.push(of_the_host("/dev/shm")),
         Some("none") => {}
         _ => all.push(mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm])),
     }
+    all.extend(devices::of(settings, in_userns)?.mounts);
     all.extend(parts.mounts.iter().cloned());
     Ok(all)
 }
 
+/// Its own, or that of an unprivileged caller.
+fn in_user_namespace(parts: &Parts) -> bool {
+    !parts.maps.uid.is_empty() || host::is_rootless()
+}
+
+/// What belongs to a namespace of the host's, which a user namespace cannot mount anew: the host's own, as Podman.
+fn of_the_host(path: &str) -> Value {
+    let mut own = mount(path, "bind", &["rbind", "nosuid", "noexec", "nodev"]);
+    own["source"] = path.into();
+    own
+}
+
 fn linux(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
     let settings = parts.settings;
-    let (nodes, rules) = devices::of(settings)?;
+    let devices::Devices { nodes, rules, .. } = devices::of(settings, in_user_namespace(parts))?;
     let mut linux = json!({
         "namespaces": namespaces(parts)?,
         "resources": resources(settings, rules)?,

@@ -5,7 +5,7 @@ use super::Global;
 use crate::cli::log;
 use crate::engine::container::Container;
 use crate::engine::place::Place;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 pub fn place(global: &Global) -> Result<Place> {
     Place::new(global.root.as_deref(), global.runroot.as_deref())
@@ -13,14 +13,6 @@ pub fn place(global: &Global) -> Result<Place> {
 
 pub fn find(global: &Global, name: &str) -> Result<Container> {
     Container::find(&place(global)?, name)
-}
-
-/// What follows the flags begins with no dash: that would be a flag which nobody knows.
-pub fn no_flag(words: &[String]) -> Result<()> {
-    match words.first().filter(|word| word.starts_with('-')) {
-        Some(word) => Err(Error::new(format!("unknown flag: {word}")).next("see --help")),
-        None => Ok(()),
-    }
 }
 
 /// Does it to every one; what it gives is printed, or the name.

@@ -7,13 +7,13 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Global;
-use super::each::{find, no_flag};
+use super::each::find;
 use crate::apply::root::RootDir;
 use crate::cli::log;
 use crate::engine::container::{Container, Status};
 use crate::engine::place::io;
 use crate::engine::runtime::{self, Runtime};
-use crate::engine::{launch, rootless, spec, user};
+use crate::engine::{ids, launch, rootless, spec, user};
 use crate::error::{Error, Result};
 use crate::sys::{path, process};
 
@@ -45,18 +45,12 @@ pub struct Exec {
     #[arg(long)]
     privileged: bool,
     /// Container, then the program and its arguments
-    #[arg(
-        value_name = "CONTAINER COMMAND [ARG...]",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        required = true
-    )]
+    #[arg(value_name = "CONTAINER COMMAND [ARG...]", trailing_var_arg = true, required = true)]
     words: Vec<String>,
 }
 
 impl Exec {
     pub fn perform(self, global: &Global) -> Result<u8> {
-        no_flag(&self.words)?;
         let (name, command) = self.words.split_first().ok_or_else(|| Error::new("no container was named"))?;
         if command.is_empty() {
             return Err(Error::new("no command specified").next("jug exec CONTAINER COMMAND"));
@@ -112,10 +106,8 @@ impl Exec {
         if let Some(said) = &self.user {
             let user = self.find_user(container, said)?;
             let pid = container.pid()?.unwrap_or(0);
-            let map = crate::host::read(format!("/proc/{pid}/gid_map")).unwrap_or_default();
-            let map = map.lines().filter(|line| !line.trim_end().ends_with("4294967295")).count();
-            process["user"] =
-                json!({ "uid": user.uid, "gid": user.gid, "additionalGids": spec::groups(&user, map) });
+            let groups = spec::groups(&user, &ids::map_of(&format!("/proc/{pid}/gid_map")));
+            process["user"] = json!({ "uid": user.uid, "gid": user.gid, "additionalGids": groups });
             env.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
         }
         env.extend(launch::environment(&self.env_file, &self.env)?);

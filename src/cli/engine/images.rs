@@ -85,7 +85,9 @@ impl Images {
             if self.name.as_deref().is_none_or(|wanted| named(wanted, &reference)) {
                 let short = reference.familiar();
                 let digest = name.digest.to_string();
-                rows.push(row(repository(&short), reference.tag().unwrap_or("<none>"), &digest));
+                // A name with a digest means that, whatever tag stands in it.
+                let tag = reference.tag().filter(|_| reference.digest().is_none()).unwrap_or("<none>");
+                rows.push(row(repository(&short), tag, &digest));
             }
         }
         if rows.is_empty() && self.name.is_none() {

@@ -37,10 +37,10 @@ mod tree;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What Docker and Podman exit with when it is the engine that failed, and not the program in the container.
 const ENGINE_FAILED: u8 = 125;
@@ -160,7 +160,10 @@ pub fn main() -> std::process::ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(said) => {
-            let _ = said.print();
+            let _ = match unknown_flag(&said) {
+                Some(error) => writeln!(std::io::stderr(), "Error: {error}"),
+                None => said.print(),
+            };
             let asked = matches!(said.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return if asked { 0 } else { ENGINE_FAILED }.into();
         }
@@ -172,6 +175,15 @@ pub fn main() -> std::process::ExitCode {
             ENGINE_FAILED.into()
         }
     }
+}
+
+/// A flag that nobody knows, in Docker's words.
+fn unknown_flag(said: &clap::Error) -> Option<Error> {
+    let of = |kind| said.get(kind).map(ToString::to_string);
+    let flag = of(ContextKind::InvalidArg).filter(|_| said.kind() == ErrorKind::UnknownArgument)?;
+    let near = of(ContextKind::SuggestedArg).map(|near| format!("did you mean {near}?"));
+    let next = near.unwrap_or_else(|| "see --help".into());
+    flag.starts_with('-').then(|| Error::new(format!("unknown flag: {flag}")).next(next))
 }
 
 /// The command line; once more as Docker reads it, where it was not understood.

@@ -124,7 +124,7 @@ pub fn image(store: &Store, text: &str, wanted: &Wanted<'_>, progress: &dyn Prog
     let form = wanted.layers.into();
     let options = pull::Options { platform, missing_only, form, ..pull::Options::default() };
     if wanted.when == When::Never {
-        return store.find(text).map_err(|e| e.next("pull it, or give another --policy"));
+        return store.find(text).map_err(|e| e.next("jug pull fetches it"));
     }
     if hello::is_meant(text) {
         return store.find(text);

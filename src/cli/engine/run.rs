@@ -3,7 +3,6 @@
 use clap::{Args, ValueEnum as _};
 
 use super::Global;
-use super::each::no_flag;
 use super::pull::{self, Wanted, When};
 use super::transfer::Shown;
 use crate::cli::log;
@@ -43,13 +42,12 @@ struct New {
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
     /// Image, then the program and its arguments; with --rootfs the program at once
-    #[arg(value_name = "IMAGE [COMMAND [ARG...]]", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "IMAGE [COMMAND [ARG...]]", trailing_var_arg = true)]
     words: Vec<String>,
 }
 
 impl New {
     fn prepare(&self, global: &Global) -> Result<launch::Prepared> {
-        no_flag(&self.words)?;
         let place = Place::new(global.root.as_deref(), global.runroot.as_deref())?;
         match &self.settings.rootfs {
             Some(dir) => launch::create(&place, &self.settings, Root::directory(dir)?, &self.words),

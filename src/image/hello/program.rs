@@ -146,7 +146,15 @@ fn shell(args: &[String]) -> i32 {
     if let [flag, line, ..] = args
         && flag == "-c"
     {
-        return line.split(';').fold(0, |_, command| run(&words(command)));
+        let mut last = 0;
+        for command in line.split(';') {
+            let words = words(command);
+            match words.first().map(String::as_str) {
+                Some("exit") => return exit_code(&words, last),
+                _ => last = run(&words),
+            }
+        }
+        return last;
     }
     let mut last = 0;
     let interactive = io::IsTerminal::is_terminal(&io::stdin());
@@ -163,11 +171,15 @@ fn shell(args: &[String]) -> i32 {
         let words = words(&line);
         match words.first().map(String::as_str) {
             None => {}
-            Some("exit") => return words.get(1).and_then(|code| code.parse().ok()).unwrap_or(last),
+            Some("exit") => return exit_code(&words, last),
             Some("help") => last = i32::from(say(&format!("cd exit help {TOOLS}")).is_err()),
             Some(_) => last = run(&words),
         }
     }
+}
+
+fn exit_code(words: &[String], last: i32) -> i32 {
+    words.get(1).and_then(|code| code.parse().ok()).unwrap_or(last)
 }
 
 fn run(words: &[String]) -> i32 {
