@@ -28,11 +28,18 @@ fn main() {
     }
 }
 
-/// Compiles the program of `jug/hello`: static, small, for the target, and the same bytes wherever it is built.
+/// Compiles the program of `jug/hello`: static, small, for the target, and the same bytes wherever it is built by the
+/// same means. Against musl, where Rust has it, it is less than half as large as against glibc.
 fn hello() {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/image/hello/program.rs");
     println!("cargo:rerun-if-changed={source}");
     let of = |name: &str| std::env::var(name).unwrap_or_else(|why| panic!("{name}: {why}"));
+    let own = of("TARGET");
+    let musl = own.replace("-gnu", "-musl");
+    let library = Command::new(of("RUSTC")).args(["--print=target-libdir", "--target", &musl]).output();
+    let there = library.ok().and_then(|library| String::from_utf8(library.stdout).ok());
+    let there = there.is_some_and(|library| std::fs::metadata(library.trim()).is_ok());
+    let target = if there { &musl } else { &own };
     let mut rustc = Command::new(of("RUSTC"));
     rustc.args([
         "--edition=2024",
@@ -45,9 +52,9 @@ fn hello() {
     ]);
     rustc.args(["-C", "panic=abort", "-C", "strip=symbols", "-C", "codegen-units=1"]);
     rustc.args(["-C", "target-feature=+crt-static", "-C", "relocation-model=static"]);
-    rustc.arg(format!("--target={}", of("TARGET"))).arg(format!("--remap-path-prefix={source}=hello.rs"));
+    rustc.arg(format!("--target={target}")).arg(format!("--remap-path-prefix={source}=hello.rs"));
     rustc.arg("-o").arg(format!("{}/hello", of("OUT_DIR"))).arg(source);
-    if let Ok(linker) = std::env::var("RUSTC_LINKER") {
+    if let (false, Ok(linker)) = (there, std::env::var("RUSTC_LINKER")) {
         rustc.arg(format!("-Clinker={linker}"));
     }
     assert!(rustc.status().expect("rustc").success(), "the program of jug/hello does not compile");
