@@ -164,3 +164,28 @@ fn a_passing_container_keeps_its_image() {
     assert!(std::fs::symlink_metadata(&pin).is_err(), "a pin of another boot");
     e.jug(&["rmi", "box"]).ok();
 }
+
+/// On a terminal each layer has a bar that is drawn again; elsewhere, and on one that cannot go back, a line when it is
+/// done.
+#[test]
+fn transfers_show_how_far_they_are() {
+    let e = Engine::new();
+    let archive = e.bundle.path("hello.tar");
+    e.jug(&["save", "-o", &archive, "jug/hello"]).ok();
+    let program = env!("CARGO_BIN_EXE_jug");
+    let load = |term: &str| {
+        e.jug(&["rmi", "-f", "jug/hello"]);
+        let root = e.root();
+        let line = format!("TERM={term} {program} --root {} load -i {archive}", root.display());
+        let out = std::process::Command::new("script").args(["-qec", &line, "/dev/null"]).output();
+        let out = out.expect("script(1)");
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let bars = load("xterm");
+    assert!(bars.contains(": Waiting\x1b[K") && bars.contains(": Extracting\x1b[K"), "{bars:?}");
+    assert!(bars.contains("\x1b[1A") && bars.contains(": Done\x1b[K"), "{bars:?}");
+    let lines = load("dumb");
+    assert!(lines.contains(": Done\r\n") && !lines.contains('\x1b') && !lines.contains('['), "{lines:?}");
+    e.jug(&["rmi", "-f", "jug/hello"]).ok();
+}

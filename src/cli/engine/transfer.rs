@@ -122,3 +122,21 @@ fn bar(there: u64, all: u64) -> String {
 fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_as_long_as_what_is_there() {
+        let shown = |there, all| words(Step::Downloading(there, all));
+        let bar = |filled: usize, text: &str| {
+            format!("Downloading [{}>{}] {text}", "=".repeat(filled), " ".repeat(30 - filled))
+        };
+        assert_eq!(shown(0, 40_000_000), bar(0, "0B/40MB"));
+        assert_eq!(shown(20_000_000, 40_000_000), bar(15, "20MB/40MB"));
+        assert_eq!(shown(40_000_000, 40_000_000), bar(30, "40MB/40MB"));
+        assert_eq!((shown(0, 0), shown(5, 0)), (bar(30, "0B/0B"), bar(30, "5B/0B")));
+        assert_eq!(shown(9, 3), bar(30, "9B/3B"), "a source that sends too much draws no longer bar");
+    }
+}
