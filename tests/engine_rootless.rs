@@ -116,6 +116,9 @@ fn one_id_is_enough_for_root() {
     let script = "echo x > /x; exec sleep 3600";
     u.jug(&["run", "-d", "--name", "one", "box", "sh", "-c", script]).ok();
     eventually("the file", || (u.jug(&["exec", "one", "cat", "/x"]).stdout == "x\n").then_some(()));
+    // Without a cgroup, those of its PID namespace.
+    let top = u.jug(&["top", "one"]).ok().stdout;
+    assert_eq!((top.lines().count(), top.contains("sleep 3600")), (2, true), "{top}");
     u.jug(&["rm", "-f", "one"]).ok();
 }
 
@@ -148,6 +151,38 @@ fn namespaces_and_devices_of_the_host() {
     let ask = "stat -c %t:%T /dev/zz && head -c 4 /dev/zz | wc -c";
     let out = u.jug(&["run", "--rm", "--device", "/dev/zero:/dev/zz", "box", "sh", "-c", ask]).ok();
     assert_eq!(out.stdout, "1:5\n4\n");
+}
+
+/// The other's belong to its user namespace.
+#[test]
+fn namespaces_of_another_container() {
+    let u = User::new("lamb:200000:65536\n");
+    u.jug(&["run", "-d", "--name", "other", "box", "sleep", "3600"]).ok();
+    let ask = |kind: &str| {
+        let ask = format!("readlink /proc/self/ns/{kind} && cat /proc/self/uid_map");
+        let flag = if kind == "net" { "--network".to_owned() } else { format!("--{kind}") };
+        let program = ["sh", "-c", &ask];
+        let theirs = u.jug(&[&["exec", "other"], &program[..]].concat()).ok().stdout;
+        let rootfs = u.e.bundle.rootfs();
+        for root in [&["box"][..], &["--rootfs", rootfs.to_str().expect("text")]] {
+            let words = [&["run", "--rm", &flag, "container:other"], root, &program].concat();
+            assert_eq!(u.jug(&words).ok().stdout, theirs, "{kind}, {root:?}");
+        }
+    };
+    ["net", "pid", "ipc"].into_iter().for_each(ask);
+    // With a monitor, and started again.
+    let see = "ps | grep -c 'slee[p] 3600'; exec sleep 9999";
+    u.jug(&["run", "-d", "--name", "joined", "--pid", "container:other", "box", "sh", "-c", see]).ok();
+    let seen = |times: usize| {
+        let text = "1\n".repeat(times);
+        eventually("the log", || (u.jug(&["logs", "joined"]).stdout == text).then_some(()));
+    };
+    seen(1);
+    u.jug(&["restart", "-t", "0", "joined"]).ok();
+    seen(2);
+    u.jug(&["rm", "-f", "joined"]).ok();
+    u.jug(&["rm", "-f", "other"]).ok();
+    u.jug(&["run", "--rm", "--network", "container:other", "box", "true"]).exits(125);
 }
 
 #[test]

@@ -471,10 +471,12 @@ fn become_monitor(
     let mut tree = tree;
     let mut prepare = || -> Result<OwnedFd> {
         process::setsid()?;
-        if tree.is_none() && !container.record.layers.is_empty() {
+        let settings = &container.record.settings;
+        let layers = !container.record.layers.is_empty();
+        if tree.is_none() && (layers || settings.others().next().is_some()) {
             // Here, so that the caller stays outside, and may see to the next container.
-            rootless::enter()?;
-            tree = open_root(container)?;
+            rootless::enter_for(&container.place, settings)?;
+            tree = if layers { open_root(container)? } else { None };
         }
         enter(&container.path, tree.as_ref())?;
         path::chdir(&container.path)?;

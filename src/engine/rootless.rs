@@ -13,13 +13,17 @@
 //!   and the process that attaches it, or its descendants, must be those that make the container.
 //! - **jug-oci of such a container**: a child of that process. It is root of the namespace, so that it makes a
 //!   container without a user namespace of its own, whose ids are those of the store.
+//! - **a container that joins a namespace of another's**: in that one's user namespace ([`enter_for`]).
 //! - **who enters or signals the container later** (exec, kill, pause): outside, as the caller, who owns the namespace
 //!   and so has every capability over it; or after setns(2) into it. A sibling made by another [`enter`] has none.
 
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::container::Container;
 use super::ids;
+use super::place::Place;
+use super::settings::Settings;
 use crate::apply;
 use crate::error::{Error, Result};
 use crate::host;
@@ -66,6 +70,20 @@ pub fn enter() -> Result<()> {
             }
         }
     }
+}
+
+/// The same for what a container is made in: where it joins a namespace of another's, that belongs to the other's user
+/// namespace, and so has the container to. The maps are the same.
+pub fn enter_for(place: &Place, settings: &Settings) -> Result<()> {
+    if cred::euid() == 0 {
+        return Ok(());
+    }
+    let Some(name) = settings.others().next() else { return enter() };
+    let pid = Container::find(place, name)?.pid()?.ok_or_else(|| {
+        Error::new(format!("cannot join a namespace of {name}: it is not running")).next("start it first")
+    })?;
+    join(pid)?;
+    clone::unshare(libc::CLONE_NEWNS)
 }
 
 /// Does something inside, in a process of its own: this one stays where it is. Nothing for root.

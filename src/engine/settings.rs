@@ -179,6 +179,12 @@ impl Settings {
         self.security_opt.iter().map(|text| option(text)).filter(move |(name, _)| *name == key).map(|o| o.1)
     }
 
+    /// The containers of which it joins a namespace.
+    pub fn others(&self) -> impl Iterator<Item = &str> {
+        let modes = [&self.network, &self.pid, &self.ipc];
+        modes.into_iter().filter_map(|mode| mode.as_deref()?.strip_prefix("container:"))
+    }
+
     /// The value of a `--log-opt KEY=VALUE`.
     pub fn log(&self, key: &str) -> Option<&str> {
         self.log_opt

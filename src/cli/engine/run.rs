@@ -50,13 +50,18 @@ impl New {
     fn prepare(&self, global: &Global) -> Result<launch::Prepared> {
         let place = Place::new(global.root.as_deref(), global.runroot.as_deref())?;
         match &self.settings.rootfs {
-            Some(dir) => launch::create(&place, &self.settings, Root::directory(dir)?, &self.words),
+            Some(dir) => {
+                if self.settings.others().next().is_some() {
+                    rootless::enter_for(&place, &self.settings)?;
+                }
+                launch::create(&place, &self.settings, Root::directory(dir)?, &self.words)
+            }
             None => {
                 let Some((image, words)) = self.words.split_first() else {
                     return Err(Error::new("no image was named")
                         .next("jug run IMAGE, or jug run --rootfs DIR PROGRAM"));
                 };
-                rootless::enter()?;
+                rootless::enter_for(&place, &self.settings)?;
                 let root = self.image(&place, image)?;
                 launch::create(&place, &self.settings, root, words)
             }

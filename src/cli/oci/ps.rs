@@ -1,5 +1,8 @@
 //! `ps`: the processes of a container, through ps(1).
 
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
 use clap::Args;
 
 use super::Globals;
@@ -7,6 +10,7 @@ use crate::cgroup;
 use crate::cli::log;
 use crate::container::{Container, record::Id};
 use crate::error::{Error, Result};
+use crate::sys::{self, path};
 
 /// Show the processes of a container
 #[derive(Debug, Args)]
@@ -26,7 +30,10 @@ impl Ps {
     pub fn perform(self, globals: &Globals) -> Result<i32> {
         let id = Id::new(&self.id)?;
         let container = Container::load(&globals.root()?, &id)?;
-        let pids = cgroup::pids(&container.record.cgroup)?;
+        let mut pids = cgroup::pids(&container.record.cgroup)?;
+        if pids.is_empty() {
+            pids = Some(container.state()?.pid).filter(|pid| *pid > 0).map(of_namespace).unwrap_or_default();
+        }
         match self.format.as_str() {
             "json" => {
                 // Go's list of nobody is null, and so it is for those who read it.
@@ -40,6 +47,23 @@ impl Ps {
             other => Err(Error::new(format!("invalid format option {other:?}")).next("use table or json")),
         }
     }
+}
+
+/// Those of the PID namespace of a container that has no cgroup, an unprivileged user's; where it is ours too, its
+/// first process alone. Who may not be asked is not of it.
+fn of_namespace(init: i32) -> Vec<i32> {
+    let of = |pid: &str| path::readlinkat(sys::cwd(), Path::new(&format!("/proc/{pid}/ns/pid"))).ok();
+    let (own, theirs) = (of("self"), of(&init.to_string()));
+    let Ok(proc) = path::open(Path::new("/proc"), libc::O_RDONLY | libc::O_DIRECTORY) else {
+        return vec![init];
+    };
+    let names = path::list(proc.as_fd()).unwrap_or_default();
+    let pids =
+        names.iter().filter_map(|name| name.to_str()).filter(|name| theirs != own && of(name) == theirs);
+    let mut pids: Vec<i32> = pids.filter_map(|name| name.parse().ok()).chain([init]).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
 }
 
 fn table(pids: &[i32], options: &[String]) -> Result<i32> {
