@@ -330,66 +330,6 @@ fn what_is_there_is_not_asked_for_again() {
     }
 }
 
-/// What a `Range: bytes=FIRST-LAST` asks for.
-fn part(content: &[u8], asked: &Asked) -> Reply {
-    let range = asked.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
-    let (first, last) = range.expect("a range");
-    let first: usize = first.parse().expect("a number");
-    // The end stands open in the last one.
-    let last = last.parse().unwrap_or(content.len() - 1);
-    let said = format!("bytes {first}-{last}/{}", content.len());
-    Reply::new(206, &content[first..=last]).with("Content-Range", said)
-}
-
-#[test]
-fn a_large_blob_comes_in_pieces() {
-    const SIZE: usize = (32 << 20) + 12_345;
-    const PIECE: usize = 2 << 20;
-    let content: Arc<Vec<u8>> = Arc::new((0..SIZE).map(|n| (n / 1000) as u8).collect());
-    let wanted = Descriptor::new(MediaType::ImageLayer, SIZE as u64, digest::of(b"anything"));
-    let (busy, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (bytes, seen) = (content.clone(), most.clone());
-    let pieces = Hostile::start(move |asked, _| {
-        seen.fetch_max(busy.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(20));
-        busy.fetch_sub(1, Ordering::Relaxed);
-        part(&bytes, asked)
-    });
-    let source = open(&pieces, &access());
-    assert!(read(&*source, &wanted, 0).expect("the blob") == **content);
-    assert_eq!(pieces.asked().len(), SIZE.div_ceil(PIECE));
-    assert_eq!(most.load(Ordering::Relaxed), 3, "at the same time");
-    assert!(read(&*source, &wanted, 1).expect("the blob") == content[1..]);
-    // What is not large any more is asked for at once, as it always was.
-    let rest = SIZE as u64 - 70_000;
-    let bytes = content.clone();
-    let tail = Hostile::start(move |asked, _| {
-        assert_eq!(asked.header("range"), Some(format!("bytes={rest}-").as_str()));
-        Reply::new(206, &bytes[rest as usize..])
-            .with("Content-Range", format!("bytes {rest}-{}/{SIZE}", SIZE - 1))
-    });
-    assert!(read(&*open(&tail, &access()), &wanted, rest).expect("the rest") == content[rest as usize..]);
-    // Who knows no ranges is asked once.
-    let bytes = content.clone();
-    let whole = Hostile::start(move |_, _| Reply::new(200, bytes.to_vec()));
-    assert!(read(&*open(&whole, &access()), &wanted, 0).expect("the blob") == **content);
-    assert_eq!(whole.asked().len(), 1);
-    // A piece that is not what was asked for, that is refused, or of a blob of another size, ends the stream there.
-    for bad in ["bytes 0-2097151/5", "refused", "whole"] {
-        let bytes = content.clone();
-        let liar = Hostile::start(move |asked, before| match (before, bad) {
-            (..3, _) => part(&bytes, asked),
-            (_, "refused") => Reply::new(404, ""),
-            (_, "whole") => Reply::new(200, bytes.to_vec()),
-            _ => Reply::new(206, &bytes[..PIECE]).with("Content-Range", bad),
-        });
-        let mut reader = open(&liar, &access()).blob(&wanted, 0).expect("the first piece");
-        let mut got = Vec::new();
-        assert!(reader.read_to_end(&mut got).is_err(), "{bad}");
-        assert!(got.len() >= PIECE && got[..] == content[..got.len()], "{bad}: {}", got.len());
-    }
-}
-
 #[test]
 fn proxies() {
     let proxy = Hostile::start(|_, _| Reply::new(502, ""));

@@ -14,12 +14,11 @@ use super::Registry;
 /// Fewer bytes than this in one stall's time are no progress: a server that drips holds nobody.
 const LEAST_PROGRESS: u64 = 1024;
 
-/// A blob that is being read from `at` on, up to `end`.
+/// A blob that is being read from `at` on.
 pub struct Incoming {
     registry: Arc<Registry>,
     digest: String,
     at: u64,
-    end: u64,
     size: u64,
     body: Option<BodyReader<'static>>,
     /// When the present stretch of reading began, and at which byte.
@@ -27,22 +26,16 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    pub fn new(registry: Arc<Registry>, digest: String, at: u64, end: u64, size: u64) -> Self {
-        Self { registry, digest, at, end: end.min(size), size, body: None, since: (Instant::now(), at) }
+    pub fn new(registry: Arc<Registry>, digest: String, at: u64, size: u64) -> Self {
+        Self { registry, digest, at, size, body: None, since: (Instant::now(), at) }
     }
 
-    /// The first byte that will not come.
-    pub fn end(&self) -> u64 {
-        self.end
-    }
-
-    /// Asks for the bytes. Where the registry knows no ranges, all that follow come, whatever `end` was.
+    /// Asks for the bytes.
     pub fn connect(&mut self) -> crate::error::Result<()> {
-        if self.at >= self.end {
+        if self.at >= self.size {
             return Ok(());
         }
-        let end = Some(self.end).filter(|end| *end < self.size);
-        let response = self.registry.ask_blob(&self.digest, self.at, end)?;
+        let response = self.registry.ask_blob(&self.digest, self.at)?;
         let skip = self.check(&response)?;
         let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
         let skipped = std::io::copy(&mut (&mut body).take(skip), &mut std::io::sink());
@@ -55,10 +48,10 @@ impl Incoming {
     }
 
     /// How many bytes of an answer are to be passed over: none if the server began where it was told to.
-    fn check(&mut self, response: &Response<Body>) -> crate::error::Result<u64> {
+    fn check(&self, response: &Response<Body>) -> crate::error::Result<u64> {
         let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let length: Option<u64> = text("content-length").and_then(|digits| digits.parse().ok());
-        let (skip, end) = if response.status().as_u16() == 206 {
+        let (skip, whole) = if response.status().as_u16() == 206 {
             let range = text("content-range").unwrap_or_default();
             let first = range.strip_prefix("bytes ").and_then(|rest| rest.split_once('-'));
             if first.is_none_or(|(first, _)| first.parse() != Ok(self.at)) {
@@ -66,12 +59,11 @@ impl Incoming {
             }
             (0, length.map(|length| length.saturating_add(self.at)))
         } else {
-            self.end = self.size;
             (self.at, length)
         };
-        match end {
-            Some(end) if end != self.end => {
-                Err(self.wrong(&format!("it should have {} bytes, the registry has {end}", self.end)))
+        match whole {
+            Some(whole) if whole != self.size => {
+                Err(self.wrong(&format!("it should have {} bytes, the registry has {whole}", self.size)))
             }
             _ => Ok(skip),
         }
@@ -86,7 +78,7 @@ impl Read for Incoming {
     fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         let (Some(body), false) = (&mut self.body, buf.is_empty()) else { return Ok(0) };
         let n = body.read(buf).map_err(|e| Error::new(e.kind(), self.wrong(&e.to_string()).what()))?;
-        let left = self.end - self.at;
+        let left = self.size - self.at;
         if n == 0 && left > 0 {
             let why = format!("it ended {left} bytes too early");
             return Err(Error::new(ErrorKind::UnexpectedEof, self.wrong(&why).what()));
@@ -100,7 +92,7 @@ impl Read for Incoming {
         self.at += n as u64;
         let (began, from) = self.since;
         if began.elapsed() >= self.registry.stall() {
-            if self.at - from < LEAST_PROGRESS && self.at < self.end {
+            if self.at - from < LEAST_PROGRESS && self.at < self.size {
                 return Err(Error::new(ErrorKind::TimedOut, self.wrong("it hardly moves").what()));
             }
             self.since = (Instant::now(), self.at);

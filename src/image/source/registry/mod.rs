@@ -11,7 +11,6 @@ mod proxy;
 mod tls;
 mod token;
 mod upload;
-mod wide;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -79,14 +78,11 @@ impl Registry {
         Err(failed.unwrap_or_else(|| Error::new(format!("{}: no place to ask", self.name()))))
     }
 
-    /// The bytes from `first` on, up to `end` where it is given; a registry may send all of them.
-    fn ask_blob(&self, digest: &str, first: u64, end: Option<u64>) -> Result<Response<Body>> {
+    fn ask_blob(&self, digest: &str, offset: u64) -> Result<Response<Body>> {
         self.first(|client| {
             let mut ask = pull(client, &format!("blobs/{digest}"));
-            match end {
-                Some(end) => ask.headers.push(("range", format!("bytes={first}-{}", end - 1))),
-                None if first > 0 => ask.headers.push(("range", format!("bytes={first}-"))),
-                None => {}
+            if offset > 0 {
+                ask.headers.push(("range", format!("bytes={offset}-")));
             }
             let response = client.send(&ask, Payload::None)?;
             match response.status().as_u16() {
@@ -169,7 +165,10 @@ impl Source for Handle {
     }
 
     fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>> {
-        wide::open(self.0.clone(), descriptor, offset)
+        let digest = descriptor.digest().to_string();
+        let mut incoming = body::Incoming::new(self.0.clone(), digest, offset, descriptor.size());
+        incoming.connect()?;
+        Ok(Box::new(incoming))
     }
 }
 
