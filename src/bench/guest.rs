@@ -51,8 +51,8 @@ pub fn prepare(contender: &mut Contender, world: &World, kernel: Option<&Path>, 
     contender.guest = Some(Guest { kernel: found, initrd, modules, memory: plenty(world) });
     let accelerator = choose_accelerator(contender, world)?;
     let memory = smallest_memory(contender, world, quick)?;
-    // It did boot: that it did not before was the accelerator's fault.
-    if let Some(known) = accelerator {
+    // It did boot: that it did not before was the accelerator's fault, or that of the end of the run.
+    if let Some(known) = accelerator.filter(|_| !world.is_over()) {
         remember(&known, if contender.class == Class::Hardware { "kvm" } else { "none" });
     }
     if let Some(guest) = &mut contender.guest {

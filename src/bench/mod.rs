@@ -150,10 +150,13 @@ fn resumed_or_new(file: &Path, options: &Options) -> Result<Results> {
     }
     let n = options.n.unwrap_or(if options.quick { 100 } else { 1000 });
     if std::fs::metadata(file).is_ok() {
-        let old = Results::read(file)?;
+        let mut old = Results::read(file)?;
         let same = |name: &str| old.machine.get(name) == machine.get(name);
         if old.n == n && old.quick == options.quick && same("boot") && same("kernel") && same("payload") {
             progress(format_args!("{} holds {} parts, which are kept", file.display(), old.order.len()));
+            if let Some(command) = machine.remove("command") {
+                old.machine.insert("command that went on".into(), command);
+            }
             return Ok(old);
         }
         return Err(Error::new(format!("{} is of another run", file.display()))
@@ -352,7 +355,7 @@ impl Run<'_> {
                 let row = results.growth.entry(variant.name()).or_default();
                 // Of one that is measured again, since its time was over, the longer one counts.
                 let before = row.get(&contender.name).map_or(0, |before| before.points.len());
-                if growth.points.len() >= before {
+                if growth.points.len() >= before || !growth.cut {
                     row.insert(contender.name.clone(), growth);
                 }
             }
