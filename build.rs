@@ -54,7 +54,7 @@ fn hello() {
     rustc.args(["-C", "target-feature=+crt-static", "-C", "relocation-model=static"]);
     rustc.arg(format!("--target={target}")).arg(format!("--remap-path-prefix={source}=hello.rs"));
     rustc.arg("-o").arg(format!("{}/hello", of("OUT_DIR"))).arg(source);
-    if let (false, Ok(linker)) = (there, std::env::var("RUSTC_LINKER")) {
+    if let (true, Ok(linker)) = (!there || own != of("HOST"), std::env::var("RUSTC_LINKER")) {
         rustc.arg(format!("-Clinker={linker}"));
     }
     assert!(rustc.status().expect("rustc").success(), "the program of jug/hello does not compile");

@@ -3,7 +3,7 @@
 #![cfg(feature = "engine")]
 
 mod support;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use support::*;
 
@@ -181,6 +181,19 @@ fn namespaces_of_another_container() {
     u.jug(&["restart", "-t", "0", "joined"]).ok();
     seen(2);
     u.jug(&["rm", "-f", "joined"]).ok();
+    let rootfs = u.e.bundle.rootfs();
+    let jail = ["--rootfs", rootfs.to_str().expect("text"), "sleep", "3600"];
+    let plain = ["run", "-d", "--name", "plain", "--ipc", "container:other"];
+    u.jug(&[&plain[..], &jail].concat()).ok();
+    u.jug(&["exec", "plain", "true"]).ok();
+    // Each has a user namespace of its own.
+    u.jug(&["run", "-d", "--name", "third", "box", "sleep", "3600"]).ok();
+    let both = ["run", "--rm", "--network", "container:other", "--ipc", "container:third", "box", "true"];
+    u.jug(&both).exits(125).says("cannot join namespaces of both other and third");
+    u.jug(&[&["run", "-d", "--name", "kept", "--userns", "keep-id"][..], &jail].concat()).ok();
+    let kept = ["run", "--rm", "--network", "container:kept", "box", "true"];
+    u.jug(&kept).exits(125).says("keep-id");
+    u.jug(&["rm", "-f", "plain", "third", "kept"]).ok();
     u.jug(&["rm", "-f", "other"]).ok();
     u.jug(&["run", "--rm", "--network", "container:other", "box", "true"]).exits(125);
 }
@@ -214,8 +227,21 @@ fn without_a_session_the_run_directory_is_in_tmp() {
     let meta = std::fs::symlink_metadata(&dir).expect("the run directory");
     assert_eq!((meta.uid(), meta.mode() & 0o7777), (uid, 0o700));
     std::fs::remove_dir_all(&dir).expect("rm");
-    std::os::unix::fs::symlink("/var/tmp", &dir).expect("symlink");
-    let refused = call();
-    std::fs::remove_file(&dir).expect("rm");
-    refused.exits(125).says("somebody else made it");
+    // Made by somebody else, open to others, and elsewhere.
+    let made = |mode: u32| {
+        std::fs::create_dir(&dir).expect("mkdir");
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    let theirs = || made(0o700);
+    let open = || {
+        made(0o770);
+        std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).expect("chown");
+    };
+    let elsewhere = || std::os::unix::fs::symlink("/var/tmp", &dir).expect("symlink");
+    for make in [&theirs as &dyn Fn(), &open, &elsewhere] {
+        make();
+        let refused = call();
+        std::fs::remove_dir(&dir).or_else(|_| std::fs::remove_file(&dir)).expect("rm");
+        refused.exits(125).says("somebody else made it");
+    }
 }

@@ -36,7 +36,7 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
             holds(&maps, user, settings)?;
             Ok(maps)
         }
-        ("keep-id", true) if subordinate("/etc/subuid", cred::euid()).is_empty() => Err(Error::new(
+        ("keep-id", true) if lacks_a_range() => Err(Error::new(
             "--userns keep-id: root inside would be nobody",
         )
         .why("you have one id only, and it is taken by your own; the container is made by root inside")
@@ -57,6 +57,10 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
         (other, _) => Err(Error::new(format!("--userns: {other:?} is not supported"))
             .next("use host, auto, or as an unprivileged user keep-id")),
     }
+}
+
+fn lacks_a_range() -> bool {
+    ["/etc/subuid", "/etc/subgid"].iter().any(|table| subordinate(table, cred::euid()).is_empty())
 }
 
 /// Who a program is when nobody says it: with keep-id the caller, as in Podman; else the image's or the root's word.

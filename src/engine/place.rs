@@ -32,7 +32,7 @@ impl Place {
                 .join("jug"))
         };
         let run = || match variable("XDG_RUNTIME_DIR") {
-            Some(dir) if is_rootless() => dir.join("jug"),
+            Some(dir) if is_rootless() => with_session(dir.join("jug"), caller()),
             None if is_rootless() => without_session(caller()),
             _ => PathBuf::from("/run/jug"),
         };
@@ -71,6 +71,7 @@ impl Place {
 
     /// The runtime's records; `None` before the first container of this boot.
     pub fn records(&self) -> Result<Option<Root>> {
+        is_ours(&self.runroot)?;
         match Root::open(&self.oci(), false) {
             Ok(root) => Ok(Some(root)),
             Err(e) if e.what() == "container does not exist" => Ok(None),
@@ -122,6 +123,13 @@ fn without_session(user: u32) -> PathBuf {
         Ok(_) => session.join("jug"),
         Err(_) => in_tmp(user),
     }
+}
+
+/// What was begun without a session goes on there, for as long as no container was made in the session's.
+fn with_session(session: PathBuf, user: u32) -> PathBuf {
+    let there = |dir: &Path| path::open(dir, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW).is_ok();
+    let before = in_tmp(user);
+    if !there(&session) && there(&before.join("oci")) && is_ours(&before).is_ok() { before } else { session }
 }
 
 /// An error of std::fs, in our words.

@@ -73,17 +73,36 @@ pub fn enter() -> Result<()> {
 }
 
 /// The same for what a container is made in: where it joins a namespace of another's, that belongs to the other's user
-/// namespace, and so has the container to. The maps are the same.
+/// namespace, and so has the container to. The maps are the same but with keep-id, which is refused.
 pub fn enter_for(place: &Place, settings: &Settings) -> Result<()> {
     if cred::euid() == 0 {
         return Ok(());
     }
-    let Some(name) = settings.others().next() else { return enter() };
-    let pid = Container::find(place, name)?.pid()?.ok_or_else(|| {
-        Error::new(format!("cannot join a namespace of {name}: it is not running")).next("start it first")
-    })?;
+    let mut joined: Option<(&str, i32)> = None;
+    for name in settings.others() {
+        let pid = Container::find(place, name)?.pid()?.ok_or_else(|| {
+            Error::new(format!("cannot join a namespace of {name}: it is not running")).next("start it first")
+        })?;
+        match joined {
+            Some((first, other)) if namespace(other)? != namespace(pid)? => {
+                return Err(Error::new(format!("cannot join namespaces of both {first} and {name}"))
+                    .why("each has a user namespace of its own, and a container is in one"));
+            }
+            _ => joined = Some((name, pid)),
+        }
+    }
+    let Some((name, pid)) = joined else { return enter() };
     join(pid)?;
+    if cred::euid() != 0 {
+        return Err(Error::new(format!("cannot join a namespace of {name}"))
+            .why("it was made with --userns keep-id: in its user namespace you are not root"));
+    }
     clone::unshare(libc::CLONE_NEWNS)
+}
+
+/// The user namespace of a process, by its name in /proc.
+fn namespace(pid: i32) -> Result<std::path::PathBuf> {
+    path::readlinkat(crate::sys::cwd(), Path::new(&format!("/proc/{pid}/ns/user")))
 }
 
 /// Does something inside, in a process of its own: this one stays where it is. Nothing for root.

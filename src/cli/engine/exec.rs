@@ -75,8 +75,11 @@ impl Exec {
         if self.detach {
             call.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         }
-        // A container of an image has the user namespace in which the root was mounted, and none of its own.
-        let code = match container.pid()?.filter(|_| !container.record.layers.is_empty()) {
+        // A container of an image has the user namespace in which the root was mounted, and one that joins another's
+        // that one's: neither has one of its own.
+        let record = &container.record;
+        let lent = !record.layers.is_empty() || record.settings.others().next().is_some();
+        let code = match container.pid()?.filter(|_| lent) {
             Some(pid) => rootless::join(pid),
             None => Ok(()),
         }

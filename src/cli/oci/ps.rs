@@ -53,13 +53,11 @@ impl Ps {
 /// first process alone. Who may not be asked is not of it.
 fn of_namespace(init: i32) -> Vec<i32> {
     let of = |pid: &str| path::readlinkat(sys::cwd(), Path::new(&format!("/proc/{pid}/ns/pid"))).ok();
-    let (own, theirs) = (of("self"), of(&init.to_string()));
-    let Ok(proc) = path::open(Path::new("/proc"), libc::O_RDONLY | libc::O_DIRECTORY) else {
-        return vec![init];
-    };
-    let names = path::list(proc.as_fd()).unwrap_or_default();
+    let theirs = of(&init.to_string()).filter(|theirs| of("self").is_some_and(|own| own != *theirs));
+    let proc = path::open(Path::new("/proc"), libc::O_RDONLY | libc::O_DIRECTORY);
+    let names = proc.and_then(|proc| path::list(proc.as_fd())).unwrap_or_default();
     let pids =
-        names.iter().filter_map(|name| name.to_str()).filter(|name| theirs != own && of(name) == theirs);
+        names.iter().filter_map(|name| name.to_str()).filter(|name| theirs.is_some() && of(name) == theirs);
     let mut pids: Vec<i32> = pids.filter_map(|name| name.parse().ok()).chain([init]).collect();
     pids.sort_unstable();
     pids.dedup();
