@@ -2,11 +2,14 @@
 //!
 //! Each function is one kernel call under its own name, and an error here *is* the call with its arguments, so that no
 //! caller has to invent words for it. Nothing in this room decides anything.
+//!
+//! `bare/` holds what the programs of `jug bench` need that must not link this library: not modules of it.
 
 pub mod alloc;
 pub mod bpf;
 pub mod clone;
 pub mod cred;
+pub mod entry;
 pub mod epoll;
 pub mod fd;
 pub mod idle;

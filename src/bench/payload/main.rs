@@ -13,10 +13,10 @@
 //! Where /payload.command is (an image as payload), `idle` says that it is ready and becomes that command.
 //!
 //! As /init it first mounts proc and sys, loads what lies in /modules and brings up the loopback device; after `work`
-//! and `probe` it switches the machine off. It has C's main, so that an idle instance holds no memory for a runtime
-//! that it does not use. It must not need anything but the kernel below it.
+//! and `probe` it switches the machine off. It must not need anything but the kernel below it.
 #![no_main]
 
+#[path = "../../sys/bare/payload.rs"]
 mod kernel;
 mod probe;
 mod work;
@@ -30,8 +30,8 @@ use std::time::Duration;
 /// How much `touch` holds, and `free` had, in MiB: what a small service in a language with a runtime has resident.
 const TOUCHED: usize = 16;
 
-#[unsafe(no_mangle)]
-extern "C" fn main() -> libc::c_int {
+/// Answers the exit code.
+fn run() -> i32 {
     let mut words: Vec<String> = std::env::args().collect();
     let init = words.first().is_some_and(|name| name == "/init");
     if init {
@@ -40,7 +40,7 @@ extern "C" fn main() -> libc::c_int {
     }
     let word = |at: usize| words.get(at).map_or("", String::as_str);
     if init {
-        kernel::begin_machine();
+        begin_machine();
     }
     // A machine writes to its disk, or into its initramfs.
     let scratch = if init { "/scratch" } else { word(2) };
@@ -92,6 +92,21 @@ fn ready(fifo: &str) -> std::io::Result<()> {
 /// The command of an image, as `jug bench` writes it: its parts end with a NUL. First the directory, then as many
 /// variables as the number says that stands before them, then the program and its arguments.
 const COMMAND: &str = "/payload.command";
+
+/// What a machine needs before the payload can live as its init.
+fn begin_machine() {
+    kernel::mount("proc", "proc", "/proc");
+    kernel::mount("sysfs", "sysfs", "/sys");
+    kernel::mount("devtmpfs", "devtmpfs", "/dev");
+    kernel::find_console();
+    let found = std::fs::read_dir("/modules").into_iter().flatten().flatten();
+    let mut modules: Vec<_> = found.map(|entry| entry.path()).collect();
+    modules.sort();
+    modules.iter().flat_map(std::fs::File::open).for_each(|file| kernel::load_module(&file));
+    // The disk to write to, where there is one: virtio's, or user-mode Linux's.
+    let _ = ["/dev/vda", "/dev/ubda"].into_iter().any(|disk| kernel::mount(disk, "ext4", "/scratch"));
+    kernel::bring_up_loopback();
+}
 
 /// Sleeps for ever, or becomes the image's own program.
 fn idle(fifo: &str) -> libc::c_int {

@@ -66,8 +66,8 @@ fn cpu(n: usize) {
 /// A byte to another process on the same CPU and back: two switches.
 fn switches() -> Option<f64> {
     const TRIPS: usize = 2_000;
-    let (mut here, mut to_there) = kernel::pipe().ok().map(|(r, w)| (Some(r), Some(w)))?;
-    let (mut from_there, mut back) = kernel::pipe().ok().map(|(r, w)| (Some(r), Some(w)))?;
+    let (mut here, mut to_there) = std::io::pipe().ok().map(|(r, w)| (Some(r), Some(w)))?;
+    let (mut from_there, mut back) = std::io::pipe().ok().map(|(r, w)| (Some(r), Some(w)))?;
     let child = kernel::fork();
     kernel::stay_on_one_cpu();
     let mut byte = [0];

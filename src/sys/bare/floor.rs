@@ -11,9 +11,8 @@
 //! no capabilities: it is a limit, not a container runtime. `rss` prints the peak resident memory of a command's
 //! processes in KiB; a process as small as this one has to measure it, since a child begins with its parent's peak.
 //!
-//! It holds `unsafe` although it is not in `src/sys` (`tests/tidy.rs` names such files): it has to be bare calls, with
-//! neither jug's library nor the start-up of Rust's around them. All its pointers are C string literals, the arguments
-//! of `main`, or locals that outlive the call.
+//! It has to be bare calls, with neither jug's library nor the start-up of Rust's around them. All its pointers are C
+//! string literals, the arguments of `main`, or locals that outlive the call.
 #![no_main]
 
 use libc::{c_char, c_int, c_ulong};

@@ -1,7 +1,14 @@
-//! The calls of the kernel that Rust's library has no word for. The only file of the payload with `unsafe` code. It
-//! must not decide anything.
+//! jug-payload's calls of the kernel that Rust's library has no word for, and its entry. It must not decide anything.
 
 use std::ffi::CString;
+use std::os::fd::AsRawFd as _;
+
+/// C's main, so that an idle instance holds no memory for a runtime that it does not use.
+// SAFETY: the only `main` of the program, which says `#![no_main]`; the C library calls it as its own.
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    crate::run()
+}
 
 /// Waits for ever.
 pub fn pause() -> ! {
@@ -104,11 +111,6 @@ pub fn fault_in(pages: usize) {
     }
 }
 
-/// A pipe: the end to read from and the one to write to.
-pub fn pipe() -> std::io::Result<(std::io::PipeReader, std::io::PipeWriter)> {
-    std::io::pipe()
-}
-
 /// mount(2) of a kernel's file system, or of what is on a disk.
 pub fn mount(source: &str, kind: &str, at: &str) -> bool {
     let _ = std::fs::create_dir_all(at);
@@ -131,28 +133,14 @@ pub fn keep_mounts_here() -> bool {
     unsafe { libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0 }
 }
 
-/// What a machine needs before the payload can live as its init.
-pub fn begin_machine() {
-    mount("proc", "proc", "/proc");
-    mount("sysfs", "sysfs", "/sys");
-    mount("devtmpfs", "devtmpfs", "/dev");
-    find_console();
-    let mut modules: Vec<_> =
-        std::fs::read_dir("/modules").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    modules.sort();
-    for module in modules {
-        use std::os::fd::AsRawFd as _;
-        let Ok(file) = std::fs::File::open(&module) else { continue };
-        // SAFETY: an open file, an empty string of parameters, no flags: finit_module(2).
-        unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
-    }
-    // The disk to write to, where there is one: virtio's, or user-mode Linux's.
-    let _ = ["/dev/vda", "/dev/ubda"].into_iter().any(|disk| mount(disk, "ext4", "/scratch"));
-    bring_up_loopback();
+/// finit_module(2), without parameters.
+pub fn load_module(file: &std::fs::File) {
+    // SAFETY: an open file, an empty string of parameters, no flags.
+    unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
 }
 
 /// An output, where the kernel could open no console for init: user-mode Linux has its first terminal only.
-fn find_console() {
+pub fn find_console() {
     // SAFETY: write(2), open(2) and dup2(2) of a literal and numbers; nothing is open that this could close.
     unsafe {
         if libc::write(1, c"\n".as_ptr().cast(), 1) < 1 {
@@ -163,7 +151,7 @@ fn find_console() {
     }
 }
 
-fn bring_up_loopback() {
+pub fn bring_up_loopback() {
     // SAFETY: ifreq is plain data; the name is "lo" and zeroes; ioctl(2) reads it and writes nothing: netdevice(7).
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
