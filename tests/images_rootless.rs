@@ -11,12 +11,13 @@ mod unpack;
 
 use std::fs;
 use std::io::Write as _;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jug::image::snapshot::{Options, Upper, mount};
+use jug::sys::xattr;
 use program::install;
 use store::{Said, Shop};
 
@@ -187,10 +188,11 @@ fn layers_as_images_are_refused() {
 fn overlayfs_understands(layer: &Path) {
     let whiteout = fs::symlink_metadata(layer.join("etc/old")).expect("a whiteout");
     assert!(whiteout.file_type().is_char_device() && whiteout.rdev() == 0, "overlayfs.rst, whiteouts");
-    let marks =
-        Command::new("getfattr").args(["-h", "-d", "-m", "overlay"]).arg(layer.join("var/cache")).output();
-    let marks = Said::of(&marks.expect("getfattr(1)")).out;
-    assert!(marks.contains("user.overlay.opaque=\"y\"") && !marks.contains("trusted"), "{marks}");
+    let dir = fs::File::open(layer).expect("the layer");
+    let opaque = Path::new("var/cache");
+    let marks = xattr::list(dir.as_fd(), opaque).expect("llistxattr(2)");
+    assert_eq!(marks, [b"user.overlay.opaque"]);
+    assert_eq!(xattr::get(dir.as_fd(), opaque, &marks[0]).expect("lgetxattr(2)").as_deref(), Some(&b"y"[..]));
 }
 
 /// Ids that nobody gave him are an error with the way out, not files of another.
