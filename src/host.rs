@@ -211,6 +211,19 @@ fn rootless() -> Result<bool> {
     Ok(*ROOTLESS.get_or_init(|| rootless))
 }
 
+/// Before this process moves into other namespaces: what [`caller`] and [`program`] answer from then on.
+pub fn remember() {
+    caller();
+    program();
+}
+
+/// The file that this process executes. Of a process that was the last one of its mount namespace and has left it, the
+/// kernel knows only the end of that path, since it has taken the mounts apart: see [`remember`].
+pub fn program() -> Option<&'static Path> {
+    static PROGRAM: std::sync::OnceLock<Option<PathBuf>> = std::sync::OnceLock::new();
+    PROGRAM.get_or_init(|| std::env::current_exe().ok()).as_deref()
+}
+
 /// The effective user id with which this process began, which a user namespace that it enters later maps to another.
 pub fn caller() -> u32 {
     static CALLER: std::sync::OnceLock<u32> = std::sync::OnceLock::new();

@@ -4,6 +4,7 @@
 
 mod support;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 
 use support::*;
 
@@ -23,9 +24,12 @@ impl User {
         };
         let passwd = file("passwd", "root:x:0:0::/:/bin/sh\nlamb:x:12345:12345::/:/bin/sh\n");
         let subids = file("subids", subids);
+        // The programs on a mount of their own, in a namespace that goes when jug leaves it for its own: the kernel
+        // knows the path of /proc/self/exe no more then.
+        let programs = Path::new(env!("CARGO_BIN_EXE_jug")).parent().expect("a directory").display();
         let script = format!(
-            "mount --bind {passwd} /etc/passwd && mount --bind {subids} /etc/subuid && \
-             mount --bind {subids} /etc/subgid && \
+            "mount --bind {programs} {programs} && mount --bind {passwd} /etc/passwd && \
+             mount --bind {subids} /etc/subuid && mount --bind {subids} /etc/subgid && \
              exec setpriv --reuid 12345 --regid 12345 --clear-groups \"$0\" \"$@\""
         );
         let user = Self { e, script };

@@ -250,7 +250,7 @@ fn hostname(settings: &Settings, id: &str) -> Result<String> {
 }
 
 fn init_mount() -> Result<Value> {
-    let exe = std::env::current_exe().map_err(io("readlink(/proc/self/exe)"))?;
+    let exe = crate::host::program().ok_or_else(|| Error::new("the path of this program is not known"))?;
     Ok(json!({
         "destination": init::PATH, "type": "bind", "source": exe, "options": ["bind", "ro", "nosuid", "nodev"],
     }))

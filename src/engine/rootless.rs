@@ -34,8 +34,7 @@ use crate::sys::{cred, path, process, socket};
 /// Moves this process into the namespaces; nothing for root, and for who is root of a user namespace already. Only a
 /// process of one thread can.
 pub fn enter() -> Result<()> {
-    // What is asked after this answers for the caller, and not for the root of the namespace.
-    host::caller();
+    host::remember();
     if cred::euid() == 0 {
         return Ok(());
     }
@@ -122,7 +121,7 @@ pub fn apart(deed: impl FnOnce() -> Result<()>) -> Result<()> {
 /// Moves this process into the user namespace of a container's process, which another process of the caller's made. It
 /// has all power over the container then.
 pub fn join(pid: i32) -> Result<()> {
-    host::caller();
+    host::remember();
     if cred::euid() == 0 {
         return Ok(());
     }

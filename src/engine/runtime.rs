@@ -26,7 +26,7 @@ pub struct Runtime {
 impl Runtime {
     /// What was asked for, or the one beside this binary, or the one on PATH.
     pub fn find(place: &Place, asked: Option<&Path>) -> Result<Self> {
-        let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("jug-oci")));
+        let beside = crate::host::program().and_then(|exe| Some(exe.parent()?.join("jug-oci")));
         let search = std::env::var_os("PATH").unwrap_or_default();
         let on_path = std::env::split_paths(&search).map(|dir| dir.join("jug-oci")).collect::<Vec<_>>();
         let found = match asked {
