@@ -249,6 +249,44 @@ fn a_terminal_is_carried_and_can_be_left() {
 }
 
 #[test]
+fn an_exec_at_a_terminal_can_be_left() {
+    let e = Engine::new();
+    e.detached("room", &[], &["sleep", "3600"]);
+    let mut pty = Pty::open(33, 77);
+    let exec = |pty: &Pty, flags: &[&str], command: &[&str]| {
+        let call = e.call(&[&["exec", "-it"], flags, &["room"], command].concat());
+        call.through(&["setsid", "--ctty", "--wait"]).terminal(&pty.slave).spawn()
+    };
+    let running = exec(&pty, &[], &["sh", "-c", "stty size; read n; echo $((n+1)); exit 5"]);
+    pty.master.wait_for("33 77");
+    pty.master.type_in("41\n");
+    pty.master.wait_for("42");
+    running.wait().exits(5);
+    exec(&pty, &[], &["/no/such"]).wait().exits(127);
+    // Left by the default keys, and by one's own. The program goes on, with its terminal.
+    for (flags, keys) in [(&[][..], "\x10\x11"), (&["--detach-keys", "ctrl-x,y"], "\x18y")] {
+        let script =
+            "stty size; read line; stty size >/tmp/left; sleep 0.5; stty size >>/tmp/left; echo lost";
+        let mut pty = Pty::open(33, 77);
+        let running = exec(&pty, flags, &["sh", "-c", script]);
+        pty.master.wait_for("33 77");
+        pty.master.type_in(&format!("go\n{keys}"));
+        running.wait().ok();
+        eventually("what it did alone", || {
+            let said = e.jug(&["exec", "room", "cat", "/tmp/left"]).stdout;
+            (said == "33 77\n33 77\n").then_some(())
+        });
+        e.jug(&["exec", "room", "rm", "/tmp/left"]).ok();
+    }
+    e.jug(&["exec", "--detach-keys", "ctrl-1", "room", "true"]).exits(125).says("is no key");
+    let dir = e.root().join("containers").join(e.field("room", "{{.Id}}"));
+    let names =
+        std::fs::read_dir(dir).expect("the container's directory").flatten().map(|entry| entry.file_name());
+    let left: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with(".exec")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn an_unprivileged_user_has_containers_too() {
     let e = Engine::rootless();
     let report = e.probe(&[], &[]);

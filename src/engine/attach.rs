@@ -6,8 +6,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use serde_json::{Value, json};
+
 use crate::error::{Error, Result};
 use crate::sys::{fd, signal, socket, tty};
+
+/// The keys that detach where nobody says otherwise, as with Docker and Podman.
+pub const KEYS: &str = "ctrl-p,ctrl-q";
 
 /// The longest message, in bytes.
 pub const LONGEST: usize = 8193;
@@ -84,14 +89,23 @@ impl Attached<'_> {
     }
 
     fn resize(&self, monitor: &OwnedFd) {
-        if let Some((rows, columns)) =
-            fd::inherited(0).filter(|_| self.tty).and_then(|stdin| tty::size(stdin).ok())
-        {
+        if let Some((rows, columns)) = callers_terminal().filter(|_| self.tty) {
             let [a, b] = rows.to_le_bytes();
             let [c, d] = columns.to_le_bytes();
             let _ = tell(monitor, b'w', &[a, b, c, d]);
         }
     }
+}
+
+/// Rows and columns of the terminal that is this process' standard input.
+pub fn callers_terminal() -> Option<(u16, u16)> {
+    fd::inherited(0).and_then(|stdin| tty::size(stdin).ok())
+}
+
+/// `process.consoleSize` of a program that gets a terminal: the caller's, so that it never sees another size; null
+/// where the caller has none.
+pub fn console_size() -> Value {
+    callers_terminal().map(|(rows, columns)| json!({ "height": rows, "width": columns })).into()
 }
 
 fn tell(monitor: &OwnedFd, kind: u8, bytes: &[u8]) -> Result<()> {
@@ -104,11 +118,7 @@ fn tell(monitor: &OwnedFd, kind: u8, bytes: &[u8]) -> Result<()> {
 
 /// Shows one message of the monitor's.
 fn show(monitor: &OwnedFd) -> Result<Option<Ended>> {
-    let (message, _) = match socket::receive(monitor.as_fd(), LONGEST) {
-        Ok(received) => received,
-        Err(e) if e.errno() == libc::ECONNRESET => return Ok(Some(Ended::Lost)),
-        Err(e) => return Err(e),
-    };
+    let (message, _) = socket::receive(monitor.as_fd(), LONGEST)?;
     let to = |number: i32, bytes: &[u8]| {
         if let Some(stream) = fd::inherited(number) {
             // A reader that went away does not end the container.

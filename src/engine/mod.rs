@@ -30,6 +30,7 @@ pub mod ranges;
 pub mod rootless;
 pub mod runtime;
 pub mod seccomp;
+pub mod session;
 pub mod settings;
 pub mod snapshot;
 pub mod spec;

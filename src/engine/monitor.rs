@@ -116,8 +116,8 @@ pub fn main(words: &[String]) -> u8 {
     }
 }
 
-/// What the monitor holds of a running container.
-struct Watched {
+/// What is held of a running program: a container's, or one that `exec` runs.
+pub(super) struct Watched {
     pid: i32,
     pidfd: OwnedFd,
     signals: OwnedFd,
@@ -128,18 +128,18 @@ struct Watched {
     /// Input that the program has not taken yet.
     typed: Vec<u8>,
     tty: bool,
-    log: Writer,
-    clients: Vec<Client>,
+    log: Option<Writer>,
+    pub(super) clients: Vec<Client>,
 }
 
-struct Client {
+pub(super) struct Client {
     socket: OwnedFd,
     /// A message for which there was no room: until it is out, nothing more is read from the container.
     waiting: Vec<u8>,
 }
 
 impl Client {
-    fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd) -> Self {
         Self { socket, waiting: Vec::new() }
     }
 }
@@ -173,29 +173,19 @@ fn begin(orders: &Orders, dir: &OwnedFd) -> std::result::Result<Watched, (u8, St
     streams.receive_console().map_err(ours)?;
     let pid = fs::read_to_string("pid").map_err(io("read the pid file")).map_err(ours)?;
     let pid: i32 = pid.trim().parse().map_err(|_| (runtime::FAILED, format!("the pid file says {pid:?}")))?;
-    let pidfd = process::pidfd_open(pid).map_err(ours)?;
-    let pidfd = pidfd.ok_or_else(|| (runtime::FAILED, "the container's process is gone".to_owned()))?;
     for name in ["console", "pid", "runtime.log"] {
         path::remove_if_there(dir.as_fd(), Path::new(name), 0).map_err(ours)?;
     }
-    Ok(Watched {
-        pid,
-        pidfd,
-        signals: signal::block_all().map_err(ours)?,
-        // Nobody can attach without it, and all else works.
-        listener: socket::listen_packets(dir.as_fd(), ATTACH).ok(),
-        outputs: streams.outputs,
-        input: streams.input,
-        typed: Vec::new(),
-        tty: orders.tty,
-        log: Writer::open(Path::new("."), orders.max_size, orders.max_files),
-        clients: Vec::new(),
-    })
+    let mut watched = Watched::new(pid, streams, orders.tty).map_err(ours)?;
+    // Nobody can attach without it, and all else works.
+    watched.listener = socket::listen_packets(dir.as_fd(), ATTACH).ok();
+    watched.log = Some(Writer::open(Path::new("."), orders.max_size, orders.max_files));
+    Ok(watched)
 }
 
 /// The program's streams: pipes, or a terminal.
 #[derive(Default)]
-struct Streams {
+pub(super) struct Streams {
     console: Option<UnixListener>,
     theirs: Vec<Stdio>,
     outputs: Vec<(OwnedFd, u8)>,
@@ -204,12 +194,10 @@ struct Streams {
 
 impl Streams {
     fn new(orders: &Orders) -> Result<Self> {
-        let mut streams = Self::default();
         if orders.tty {
-            streams.console = Some(UnixListener::bind("console").map_err(io("bind(console)"))?);
-            streams.theirs = vec![Stdio::null(), Stdio::null(), Stdio::null()];
-            return Ok(streams);
+            return Self::terminal(Path::new("console"));
         }
+        let mut streams = Self::default();
         streams.theirs.push(if orders.interactive {
             let (read, write) = fd::pipe()?;
             fd::set_nonblocking(write.as_fd())?;
@@ -226,6 +214,12 @@ impl Streams {
         Ok(streams)
     }
 
+    /// A terminal, which the runtime will send to a socket of this name.
+    pub(super) fn terminal(socket: &Path) -> Result<Self> {
+        let console = Some(UnixListener::bind(socket).map_err(io("bind(console)"))?);
+        Ok(Self { console, ..Self::default() })
+    }
+
     fn hand_to(&mut self, command: &mut std::process::Command) {
         let mut theirs = std::mem::take(&mut self.theirs).into_iter();
         let mut next = || theirs.next().unwrap_or_else(Stdio::null);
@@ -233,7 +227,7 @@ impl Streams {
     }
 
     /// The master of the terminal, which the runtime has sent by now.
-    fn receive_console(&mut self) -> Result<()> {
+    pub(super) fn receive_console(&mut self) -> Result<()> {
         let Some(listener) = self.console.take() else { return Ok(()) };
         let (stream, _) = listener.accept().map_err(io("accept(console)"))?;
         let (_, master) = socket::receive_up_to(stream.as_fd(), 64)?;
@@ -250,8 +244,25 @@ impl Streams {
 const IDLE_MS: i32 = 1000;
 
 impl Watched {
+    /// A child of this process, without log, and with nobody attached.
+    pub(super) fn new(pid: i32, streams: Streams, tty: bool) -> Result<Self> {
+        let pidfd = process::pidfd_open(pid)?.ok_or_else(|| Error::new("the program's process is gone"))?;
+        Ok(Self {
+            pid,
+            pidfd,
+            signals: signal::block_all()?,
+            listener: None,
+            outputs: streams.outputs,
+            input: streams.input,
+            typed: Vec::new(),
+            tty,
+            log: None,
+            clients: Vec::new(),
+        })
+    }
+
     /// Until the program has ended and everything it said is written down. Gives its exit code.
-    fn watch(&mut self) -> i32 {
+    pub(super) fn watch(&mut self) -> i32 {
         let mut idle_ms = IDLE_MS;
         loop {
             let begun = Instant::now();
@@ -331,7 +342,9 @@ impl Watched {
             message[0] = *letter;
             match fd::read(output.as_fd(), &mut message[1..]) {
                 Ok(n) if n > 0 => {
-                    self.log.write(if *letter == b'e' { "stderr" } else { "stdout" }, &message[1..=n]);
+                    if let Some(log) = &mut self.log {
+                        log.write(if *letter == b'e' { "stderr" } else { "stdout" }, &message[1..=n]);
+                    }
                     self.tell(&message[..=n]);
                 }
                 // The other end is closed: EOF of a pipe, EIO of a terminal.
@@ -442,10 +455,13 @@ fn finish(orders: &Orders, dir: &OwnedFd, clients: Vec<Client>, code: i32) {
     let _ = path::remove_if_there(dir.as_fd(), Path::new(ATTACH), 0);
     undo(orders, container.ok().flatten().as_ref());
     let _ = fd::flock(dir.as_fd(), libc::LOCK_UN);
-    for client in clients {
-        let message: Vec<u8> = [b'x'].into_iter().chain(code.to_le_bytes()).collect();
-        let _ = socket::send(client.socket.as_fd(), &message, None);
-    }
+    clients.iter().for_each(|client| say_goodbye(client, code));
+}
+
+/// Tells how the program ended.
+pub(super) fn say_goodbye(client: &Client, code: i32) {
+    let message: Vec<u8> = [b'x'].into_iter().chain(code.to_le_bytes()).collect();
+    let _ = socket::send(client.socket.as_fd(), &message, None);
 }
 
 /// Nothing ran.

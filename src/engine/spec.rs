@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::settings::Settings;
 use super::user::User;
-use super::{apparmor, devices, quantity, seccomp};
+use super::{apparmor, attach, devices, quantity, seccomp};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::sys::path;
@@ -266,6 +266,9 @@ fn process(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
     });
     if host::is_rootless() {
         process.as_object_mut().map(|process| process.remove("oomScoreAdj"));
+    }
+    if settings.tty {
+        process["consoleSize"] = attach::console_size();
     }
     if let Some(profile) = apparmor::profile(settings)? {
         process["apparmorProfile"] = profile.into();

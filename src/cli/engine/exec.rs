@@ -10,9 +10,11 @@ use super::Global;
 use super::each::find;
 use crate::apply::root::RootDir;
 use crate::cli::log;
+use crate::engine::attach;
 use crate::engine::container::{Container, Status};
 use crate::engine::place::io;
 use crate::engine::runtime::{self, Runtime};
+use crate::engine::session::{self, How};
 use crate::engine::{ids, launch, rootless, spec, user};
 use crate::error::{Error, Result};
 use crate::sys::{path, process};
@@ -35,6 +37,9 @@ pub struct Exec {
     /// Working directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
+    /// Keys that detach
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Set an environment variable; without a value, take it from the caller
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -63,6 +68,8 @@ impl Exec {
             }
             _ => return Err(Error::new(format!("container {name} is not running"))),
         }
+        let own = container.record.settings.detach_keys.as_deref();
+        let keys = attach::keys(self.detach_keys.as_deref().or(own).unwrap_or(attach::KEYS))?;
         let runtime = Runtime::find(&container.place, container.record.settings.runtime.as_deref())?;
         // One log for each call: two may run at once.
         let log = container.path.join(format!(".exec-{}", process::pid()));
@@ -71,10 +78,7 @@ impl Exec {
         std::fs::write(&said, process.to_string()).map_err(io("write the process"))?;
         let mut call = runtime.logged(&log);
         call.args(["exec", "--process"]).arg(&said);
-        call.args(self.detach.then_some("--detach")).arg(container.id());
-        if self.detach {
-            call.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-        }
+        let how = How { detach: self.detach, interactive: self.interactive, tty: self.tty, keys: &keys };
         // A container of an image has the user namespace in which the root was mounted, and one that joins another's
         // that one's: neither has one of its own.
         let record = &container.record;
@@ -83,7 +87,7 @@ impl Exec {
             Some(pid) => rootless::join(pid),
             None => Ok(()),
         }
-        .and_then(|()| runtime::foreground(call, self.interactive && !self.detach));
+        .and_then(|()| session::run(call, &container, &how));
         let failure = runtime::failure(&log);
         let _ = std::fs::remove_file(&log);
         let _ = std::fs::remove_file(&said);
@@ -99,6 +103,7 @@ impl Exec {
         let mut process = config["process"].clone();
         process["args"] = command.into();
         process["terminal"] = self.tty.into();
+        process["consoleSize"] = attach::console_size();
         if let Some(dir) = &self.workdir {
             process["cwd"] = dir.as_str().into();
         }
