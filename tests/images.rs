@@ -163,6 +163,41 @@ fn saved_and_loaded_it_is_the_same() {
 }
 
 #[test]
+fn several_images_in_one_archive() {
+    let shop = Shop::new("several");
+    let names = ["jug/layers:one", "jug/layers:two", "localhost/jug/hello:latest"];
+    let id = shop.ok(&["pull", &shop.image("oci", "layout", LAYERS)]);
+    shop.ok(&["tag", id.trim(), names[0], names[1]]);
+    shop.ok(&["pull", "hello"]);
+    let listed = |shop: &Shop| {
+        let mut rows: Vec<String> = shop
+            .ok(&["images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"])
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        rows.retain(|row| names.iter().any(|name| row.starts_with(name)));
+        rows.sort();
+        rows
+    };
+    assert_eq!(listed(&shop).len(), 3);
+    for (format, skopeo) in
+        [("docker-archive", "jug/layers:two"), ("oci-archive", "docker.io/jug/layers:two")]
+    {
+        let path = shop.dir.join(format).display().to_string();
+        shop.ok(&[&["save", "--format", format, "-o", &path][..], &names].concat());
+        let other = shop.beside(&format!("{format}-loaded"));
+        assert_eq!(other.ok(&["load", "-i", &path]).lines().count(), 3, "{format}");
+        assert_eq!(listed(&other), listed(&shop), "{format}");
+        other.is_whole();
+        let of = format!("{format}:{path}:{skopeo}");
+        let seen =
+            Said::of(&Command::new("skopeo").args(["inspect", "--config", &of]).output().expect("skopeo"));
+        assert_eq!(seen.code, Some(0), "{of}: {}", seen.err);
+    }
+    shop.fails(&["save", "-o", "/dev/null", names[0], "nobody"], &["nobody"]);
+}
+
+#[test]
 fn skopeo_and_umoci_write_what_is_pulled() {
     let shop = Shop::new("skopeo");
     let layout = shop.image("oci", "layout", LAYERS);
