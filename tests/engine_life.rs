@@ -144,6 +144,12 @@ fn stop_asks_first() {
     assert_eq!(e.field("deaf", "{{.State.ExitCode}}"), "137");
     e.jug(&["restart", "polite"]).ok();
     assert_eq!(e.field(&polite, "{{.State.Status}}"), "running");
+    let script = "trap 'exit 3' USR1; echo ready; while true; do sleep 0.1; done";
+    e.detached("other", &[], &["sh", "-c", script]);
+    eventually("the trap", || e.jug(&["logs", "other"]).stdout.contains("ready").then_some(()));
+    e.jug(&["stop", "-s", "NOPE", "other"]).exits(125).says("invalid signal: NOPE");
+    e.jug(&["stop", "-s", "USR1", "-t", "-1", "other"]).ok();
+    assert_eq!(e.field("other", "{{.State.ExitCode}}"), "3");
 }
 
 #[test]

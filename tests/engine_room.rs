@@ -2,6 +2,7 @@
 #![cfg(feature = "engine")]
 
 mod support;
+use std::path::Path;
 use support::*;
 
 /// A row of `system df`: TOTAL, ACTIVE, SIZE.
@@ -53,6 +54,72 @@ fn df_counts_and_prune_removes_what_does_not_run() {
     e.jug(&["rm", "-f", "runs"]).ok();
     e.jug(&["system", "prune", "--force", "--volumes"]).ok();
     assert_eq!(counts(&e, "Local Volumes"), words("1", "0"), "a volume with a name");
+}
+
+#[test]
+fn volumes_have_verbs() {
+    let e = Engine::new();
+    let listed = |flags: &[&str]| e.jug(&[&["volume", "ls", "-q"], flags].concat()).ok().stdout;
+    assert_eq!(listed(&[]), "");
+    assert_eq!(e.jug(&["volume", "create", "made"]).ok().stdout, "made\n");
+    assert_eq!(e.jug(&["volume", "create", "made"]).ok().stdout, "made\n", "it is there already");
+    let id = e.jug(&["volume", "create"]).ok().stdout;
+    e.jug(&["volume", "create", "../x"]).exits(125).says("is no name for a volume");
+    // An empty volume is filled from what the root has there, and keeps what it has.
+    e.run(&["-v", "made:/etc"], &["sh", "-c", "test -s /etc/passwd && echo mine >/etc/own"]).ok();
+    let rootfs = e.bundle.rootfs().to_string_lossy().into_owned();
+    e.jug(&["create", "--name", "user", "-v", "made:/there", "--rootfs", &rootfs, "cat", "/there/own"]).ok();
+    assert_eq!(e.jug(&["start", "-a", "user"]).ok().stdout, "mine\n");
+    let mountpoint = e.jug(&["volume", "inspect", "-f", "{{.Mountpoint}}", "made"]).ok().stdout;
+    assert_eq!(
+        std::fs::read_to_string(Path::new(mountpoint.trim()).join("own")).expect("its file"),
+        "mine\n"
+    );
+    assert_eq!(listed(&["-f", "dangling=true"]), id);
+    assert_eq!(listed(&["-f", "dangling=false", "-f", "name=mad"]), "made\n");
+    let table = e.jug(&["volume", "ls"]).ok().stdout;
+    assert!(table.starts_with("DRIVER   VOLUME NAME\n") && table.contains("local    made\n"), "{table}");
+    e.jug(&["volume", "rm", "made"]).exits(1).says("volume made is in use");
+    e.jug(&["volume", "rm", "nobody"]).exits(1).says("no such volume");
+    e.jug(&["volume", "rm", "-f", "nobody"]).ok();
+    e.jug(&["volume", "inspect", "nobody"]).exits(1).says("no such volume");
+    let out = e.jug(&["volume", "prune", "--force"]).ok().stdout;
+    assert!(out.starts_with(&format!("Deleted Volumes:\n{id}")), "{out}");
+    e.jug(&["rm", "user"]).ok();
+    assert_eq!(listed(&[]), "made\n", "it outlives its containers");
+    e.jug(&["volume", "prune", "--force", "--all"]).ok();
+    assert_eq!(listed(&[]), "");
+    e.jug(&["volume", "create", "last"]).ok();
+    assert_eq!(e.jug(&["volume", "rm", "last"]).ok().stdout, "last\n");
+    assert_eq!(listed(&[]), "");
+}
+
+#[test]
+fn inspect_shows_what_was_asked_for() {
+    let e = Engine::new();
+    let rootfs = e.bundle.rootfs().to_string_lossy().into_owned();
+    let flags = [
+        (
+            "--device=/dev/null:/dev/zilch:rw",
+            "{{(index .HostConfig.Devices 0).PathInContainer}}",
+            "/dev/zilch",
+        ),
+        (
+            "--ulimit=nofile=10:20",
+            "{{json .HostConfig.Ulimits}}",
+            r#"[{"Hard":20,"Name":"nofile","Soft":10}]"#,
+        ),
+        ("--shm-size=1m", "{{.HostConfig.ShmSize}}", "1048576"),
+        ("--tmpfs=/t:size=1m", "{{json .HostConfig.Tmpfs}}", r#"{"/t":"size=1m"}"#),
+        ("--sysctl=net.ipv4.ip_forward=1", "{{json .HostConfig.Sysctls}}", r#"{"net.ipv4.ip_forward":"1"}"#),
+        ("--group-add=7", "{{.HostConfig.GroupAdd}}", "[7]"),
+        ("--cgroup-parent=/p", "{{.HostConfig.CgroupParent}}", "/p"),
+    ];
+    let words = flags.map(|(flag, ..)| flag);
+    e.jug(&[&["create", "--name", "all"], &words[..], &["--rootfs", &rootfs, "true"]].concat()).ok();
+    for (flag, template, shown) in flags {
+        assert_eq!(e.field("all", template), shown, "{flag}");
+    }
 }
 
 #[test]

@@ -28,15 +28,7 @@ pub fn of(settings: &Settings, in_user_namespace: bool) -> Result<Devices> {
     }
     let mut found = Devices { rules: vec![json!({ "allow": false, "access": "rwm" })], ..Devices::default() };
     for text in &settings.device {
-        let parts: Vec<&str> = text.split(':').collect();
-        let is_access = |word: &str| !word.is_empty() && word.chars().all(|c| "rwm".contains(c));
-        let (host, inside, access) = match parts[..] {
-            [host] => (host, host, "rwm"),
-            [host, access] if is_access(access) => (host, host, access),
-            [host, inside] => (host, inside, "rwm"),
-            [host, inside, access] if is_access(access) => (host, inside, access),
-            _ => return Err(Error::new(format!("--device: {text:?} is not HOST[:PATH][:rwm]"))),
-        };
+        let (host, inside, access) = parts(text)?;
         let node = node(Path::new(host), inside)
             .map_err(|e| e.context("--device"))?
             .ok_or_else(|| Error::new(format!("--device: {host} is no device")))?;
@@ -53,6 +45,18 @@ pub fn of(settings: &Settings, in_user_namespace: bool) -> Result<Devices> {
         }
     }
     Ok(found)
+}
+
+/// What a `--device` says: the path on the host, the one in the container, and the access of `rwm`.
+pub fn parts(text: &str) -> Result<(&str, &str, &str)> {
+    let is_access = |word: &str| !word.is_empty() && word.chars().all(|c| "rwm".contains(c));
+    match text.split(':').collect::<Vec<_>>()[..] {
+        [host] => Ok((host, host, "rwm")),
+        [host, access] if is_access(access) => Ok((host, host, access)),
+        [host, inside] => Ok((host, inside, "rwm")),
+        [host, inside, access] if is_access(access) => Ok((host, inside, access)),
+        _ => Err(Error::new(format!("--device: {text:?} is not HOST[:PATH][:rwm]"))),
+    }
 }
 
 fn node(host: &Path, inside: &str) -> Result<Option<Value>> {

@@ -37,15 +37,17 @@ pub fn kill(container: &Container, number: i32) -> Result<()> {
     sent.map_err(|e| if ended.contains(&e.what()) { not_running(container) } else { e })
 }
 
-/// Asks the program to end, and kills it after so many seconds (-1: never). A container that does not run is no error.
-pub fn stop(container: &Container, seconds: Option<i64>) -> Result<()> {
+/// Asks the program to end, by its own signal or another one, and kills it after so many seconds (-1: never). A
+/// container that does not run is no error.
+pub fn stop(container: &Container, asked_by: Option<i32>, seconds: Option<i64>) -> Result<()> {
     let status = container.status()?;
     if !status.is_up() {
         return Ok(());
     }
     let settings = &container.record.settings;
     let seconds = seconds.or(settings.stop_timeout).unwrap_or(10);
-    let number = signal::number(&container.record.stop_signal).unwrap_or(libc::SIGTERM);
+    let own = || signal::number(&container.record.stop_signal);
+    let number = asked_by.or_else(own).unwrap_or(libc::SIGTERM);
     if seconds != 0 {
         ignore_end(kill(container, number))?;
         if status == Status::Paused {

@@ -227,12 +227,18 @@ pub fn make(place: &Place, mounts: &[Mount], root: &RootDir, idmap: bool) -> Res
     Ok(entries)
 }
 
-/// The directory of a volume. A new one gets the owner, the mode and the content of what the image has at the target.
+/// The directory of a volume. An empty one gets the owner, the mode and the content of what the image has at the
+/// target, as with Docker.
 fn volume(place: &Place, name: &str, mount: &Mount, root: &RootDir) -> Result<PathBuf> {
     let data = place.volumes().join(name).join("_data");
     place.make(&place.volumes().join(name))?;
     match fs::DirBuilder::new().mode(0o755).create(&data) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(data),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            let there = path::open(&data, libc::O_RDONLY | libc::O_DIRECTORY)?;
+            if !path::list(there.as_fd())?.is_empty() {
+                return Ok(data);
+            }
+        }
         other => other.map_err(io(format_args!("mkdir({data:?})")))?,
     }
     let target = lexical(Path::new(&mount.target));

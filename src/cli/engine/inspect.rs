@@ -9,6 +9,7 @@ use super::format::Template;
 use super::image_inspect;
 use crate::cli::log;
 use crate::engine::container::{Container, Status};
+use crate::engine::devices;
 use crate::error::Result;
 use crate::host;
 
@@ -170,6 +171,13 @@ fn host_config(container: &Container, config: &Value) -> Value {
         "NanoCpus": quota * 10_000,
         "CpuShares": number("/cpu/shares"),
         "CpusetCpus": settings.cpuset_cpus.as_deref().unwrap_or(""),
+        "CgroupParent": settings.cgroup_parent.as_deref().unwrap_or(""),
+        "Devices": settings.device.iter().filter_map(|text| device(text)).collect::<Vec<_>>(),
+        "Ulimits": ulimits(&config["process"]),
+        "ShmSize": shm_size(&config["mounts"]),
+        "Tmpfs": pairs(&settings.tmpfs, ':'),
+        "Sysctls": pairs(&settings.sysctl, '='),
+        "GroupAdd": settings.group_add,
         "PidsLimit": number("/pids/limit"),
         "Dns": settings.dns,
         "ExtraHosts": settings.add_host,
@@ -179,6 +187,33 @@ fn host_config(container: &Container, config: &Value) -> Value {
         "MaskedPaths": config["linux"]["maskedPaths"],
         "ReadonlyPaths": config["linux"]["readonlyPaths"],
     })
+}
+
+fn device(text: &str) -> Option<Value> {
+    let (host, inside, access) = devices::parts(text).ok()?;
+    Some(json!({ "PathOnHost": host, "PathInContainer": inside, "CgroupPermissions": access }))
+}
+
+fn ulimits(process: &Value) -> Vec<Value> {
+    let all = process["rlimits"].as_array().into_iter().flatten();
+    let name = |limit: &Value| limit["type"].as_str()?.strip_prefix("RLIMIT_").map(str::to_lowercase);
+    all.map(|limit| json!({ "Name": name(limit), "Soft": limit["soft"], "Hard": limit["hard"] })).collect()
+}
+
+/// In bytes; 0 where it is the host's or another container's.
+fn shm_size(mounts: &Value) -> u64 {
+    let all = mounts.as_array().into_iter().flatten();
+    let options =
+        all.filter(|mount| mount["destination"] == "/dev/shm").filter_map(|m| m["options"].as_array());
+    let mut sizes =
+        options.flatten().filter_map(|option| option.as_str()?.strip_prefix("size=")?.parse().ok());
+    sizes.next_back().unwrap_or(0)
+}
+
+/// Flags that name something and say something of it.
+fn pairs(flags: &[String], between: char) -> Value {
+    let all = flags.iter().map(|flag| flag.split_once(between).unwrap_or((flag, "")));
+    all.map(|(name, value)| (name.to_owned(), value.into())).collect::<serde_json::Map<_, Value>>().into()
 }
 
 /// As Podman shows them, `INSIDE:OUTSIDE:SIZE` each; null without a user namespace.

@@ -15,6 +15,9 @@ pub struct Stop {
     /// Seconds to wait before killing; -1 to wait for ever
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", allow_hyphen_values = true)]
     time: Option<i64>,
+    /// Signal by which they are asked [default: the container's --stop-signal]
+    #[arg(short, long)]
+    signal: Option<String>,
     /// All that run
     #[arg(short, long, conflicts_with = "names")]
     all: bool,
@@ -24,8 +27,9 @@ pub struct Stop {
 
 impl Stop {
     pub fn perform(self, global: &Global) -> Result<u8> {
+        let signal = self.signal.as_deref().map(number).transpose()?;
         each(global, &names_or_all(global, self.names, self.all)?, |container| {
-            life::stop(&container, self.time).map(|()| None)
+            life::stop(&container, signal, self.time).map(|()| None)
         })
     }
 }
@@ -43,6 +47,12 @@ pub struct Kill {
     names: Vec<String>,
 }
 
+/// The number of a signal that somebody named.
+fn number(name: &str) -> Result<i32> {
+    let number = signal::number(name).filter(|number| *number > 0);
+    number.ok_or_else(|| Error::new(format!("invalid signal: {name}")))
+}
+
 /// Those that were named, or the ids of all that run.
 fn names_or_all(global: &Global, names: Vec<String>, all: bool) -> Result<Vec<String>> {
     if !all {
@@ -55,8 +65,7 @@ fn names_or_all(global: &Global, names: Vec<String>, all: bool) -> Result<Vec<St
 
 impl Kill {
     pub fn perform(self, global: &Global) -> Result<u8> {
-        let number = signal::number(&self.signal).filter(|number| *number > 0);
-        let number = number.ok_or_else(|| Error::new(format!("invalid signal: {}", self.signal)))?;
+        let number = number(&self.signal)?;
         each(global, &names_or_all(global, self.names, self.all)?, |container| {
             life::kill(&container, number).map(|()| None)
         })

@@ -33,6 +33,7 @@ mod system;
 mod tag;
 mod transfer;
 mod tree;
+mod volume;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -103,6 +104,7 @@ enum Verb {
     Tag(tag::Tag),
     Top(exec::Top),
     Unpause(life::Unpause),
+    Volume(volume::Volume),
     Wait(life::Wait),
 }
 
@@ -144,6 +146,7 @@ impl Verb {
             Verb::Tag(v) => v.perform(global),
             Verb::Top(v) => v.perform(global),
             Verb::Unpause(v) => v.perform(global),
+            Verb::Volume(v) => v.perform(global),
             Verb::Wait(v) => v.perform(global),
         }
     }

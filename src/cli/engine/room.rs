@@ -104,7 +104,7 @@ fn volumes_of(place: &Place) -> Result<Value> {
 }
 
 /// The volumes that any container has, running or not, or is about to have.
-fn used_volumes(place: &Place) -> Result<HashSet<OsString>> {
+pub fn used_volumes(place: &Place) -> Result<HashSet<OsString>> {
     let mut used = HashSet::new();
     for id in names_in(&place.containers())? {
         let claimed = std::fs::read_to_string(place.containers().join(&id).join("volumes"));
@@ -122,7 +122,7 @@ fn used_volumes(place: &Place) -> Result<HashSet<OsString>> {
 }
 
 /// The names in a directory of ours; none where it is not there.
-fn names_in(dir: &Path) -> Result<Vec<OsString>> {
+pub fn names_in(dir: &Path) -> Result<Vec<OsString>> {
     match path::open(dir, libc::O_RDONLY | libc::O_DIRECTORY) {
         Ok(dir) => path::list(dir.as_fd()),
         Err(e) if e.errno() == libc::ENOENT => Ok(Vec::new()),
@@ -166,7 +166,7 @@ impl Prune {
         let volumes = if self.volumes { ", volumes without a name that no container has" } else { "" };
         let more = format!(", containers that do not run{volumes}, and downloads that were broken off");
         self.flags.perform(&store, &more, || {
-            Ok(prune_containers(&place)? + if self.volumes { prune_volumes(&place)? } else { 0 })
+            Ok(prune_containers(&place)? + if self.volumes { prune_volumes(&place, false)? } else { 0 })
         })
     }
 }
@@ -194,14 +194,15 @@ fn prune_containers(place: &Place) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Removes volumes whose name is an id and that nobody has. Whoever makes one has claimed it before.
-fn prune_volumes(place: &Place) -> Result<u64> {
+/// Removes volumes that nobody has and whose name is an id (whoever makes one has claimed it before), or `all`; gives
+/// their bytes.
+pub fn prune_volumes(place: &Place, all: bool) -> Result<u64> {
     let names = names_in(&place.volumes())?;
     let used = used_volumes(place)?;
     let (mut bytes, mut gone) = (0, String::new());
     for name in names.iter().filter(|name| !used.contains(*name)) {
         let text = name.to_string_lossy();
-        if text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        if all || text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             let path = place.volumes().join(name);
             bytes += bytes_of(&path)?;
             remove_tree(&path)?;

@@ -74,7 +74,7 @@ pub struct Restart {
 impl Restart {
     pub fn perform(self, global: &Global) -> Result<u8> {
         each(global, &self.names, |container| {
-            life::stop(&container, self.time)?;
+            life::stop(&container, None, self.time)?;
             launch::start(container, false).map(|_| None).map_err(|(_, e)| e)
         })
     }
