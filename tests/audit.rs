@@ -273,14 +273,20 @@ fn an_unmasked_path_is_reported() {
     let b = Bundle::new();
     b.file("secret", "of the house");
     b.edit(|spec| {
-        spec["linux"]["maskedPaths"] = json!(["/secret", "/nowhere"]);
+        spec["linux"]["maskedPaths"] = json!(["/secret", "/nowhere", "/etc/passwd"]);
         spec["linux"]["readonlyPaths"] = json!(["/proc/sys"]);
     });
+    // What lies on a read-only tmpfs is not masked for that.
+    b.add_mount(
+        json!({ "destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro"] }),
+    );
     let c = b.running();
     clean(&c);
-    enter(&c, &["-m", "-p"], &["/bin/umount", "/secret"]);
-    enter(&c, &["-m", "-p"], &["/bin/umount", "/proc/sys"]);
-    differ(&c, &["masked path /secret: planned masked, found it can be seen", "read-only path /proc/sys: "]);
+    for path in ["/secret", "/etc/passwd", "/proc/sys"] {
+        enter(&c, &["-m", "-p"], &["/bin/umount", path]);
+    }
+    let seen = |path: &str| format!("masked path {path}: planned masked, found it can be seen");
+    differ(&c, &[&seen("/secret"), &seen("/etc/passwd"), "read-only path /proc/sys: "]);
 }
 
 #[test]

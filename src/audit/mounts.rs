@@ -233,28 +233,30 @@ fn covers(
     report: &mut Report,
 ) -> Result<()> {
     let mut on =
-        |list: &[PathBuf], what: &str, fault: &dyn Fn(&Found, &libc::stat) -> Option<&'static str>| {
+        |list: &[PathBuf], what: &str, fault: &dyn Fn(&Found, &libc::stat, bool) -> Option<&'static str>| {
             for path in list {
                 let Ok(Some(file)) = inside.open_existing(path) else { continue };
                 let st = path::stat(file.as_fd(), Path::new(""))?;
                 let id = mount_of(&file)?;
                 let Some(mount) = found.iter().find(|f| f.id == id) else { continue };
-                if let Some(cover) = mounted_here(found, &file) {
+                let cover = mounted_here(found, &file);
+                if let Some(cover) = cover {
                     if what == "read-only" {
                         copied(expected, &cover.point);
                     }
                     *expected.entry(cover.point.clone()).or_default() += 1;
                 }
-                if let Some(fault) = fault(mount, &st) {
+                if let Some(fault) = fault(mount, &st, cover.is_some()) {
                     report.differs(format!("{what} path /{}", path.display()), what, fault);
                 }
             }
             Result::Ok(())
         };
-    on(&plan.readonly, "read-only", &|mount, _| (!mount.has("ro")).then_some("it can be written"))?;
-    on(&plan.masked, "masked", &|mount, st| {
+    on(&plan.readonly, "read-only", &|mount, _, _| (!mount.has("ro")).then_some("it can be written"))?;
+    on(&plan.masked, "masked", &|mount, st, covered| {
         let null = st.st_mode & libc::S_IFMT == libc::S_IFCHR && st.st_rdev == libc::makedev(1, 3);
-        let empty = mount.fstype == "tmpfs" && mount.has("ro");
+        // The root itself may be a tmpfs, and read-only.
+        let empty = covered && mount.fstype == "tmpfs" && mount.has("ro");
         (!null && !empty).then_some("it can be seen")
     })
 }
