@@ -227,7 +227,8 @@ fn huge_pages() {
     let kilobytes = sizes.filter_map(|dir| {
         dir.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()
     });
-    let Some(size) = kilobytes.min().map(|kilobytes| format!("{}MB", kilobytes / 1024)) else {
+    let megabytes = kilobytes.filter(|kilobytes| *kilobytes >= 1024);
+    let Some(size) = megabytes.min().map(|kilobytes| format!("{}MB", kilobytes / 1024)) else {
         say_skip("SKIP", "this kernel has no huge pages");
         return;
     };

@@ -442,8 +442,9 @@ fn cgroup_puts_the_program_below_the_containers_own() {
         fs::create_dir(dir.join("below")).expect("mkdir in a cgroup");
         // A v1 cpuset takes no process before it has CPUs and memory.
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            if let Ok(value) = fs::read(dir.join(file)) {
-                fs::write(dir.join("below").join(file), value).expect("write to a cpuset");
+            let below = dir.join("below").join(file);
+            if let (Ok(value), true) = (fs::read(dir.join(file)), below.exists()) {
+                fs::write(below, value).expect("write to a cpuset");
             }
         }
     }

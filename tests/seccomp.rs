@@ -192,7 +192,7 @@ fn log_lets_the_call_pass() {
 }
 
 /// What a static program and the runtime's last steps need.
-const LIFE: [&str; 79] = [
+const LIFE: [&str; 80] = [
     "access",
     "arch_prctl",
     "brk",
@@ -251,6 +251,7 @@ const LIFE: [&str; 79] = [
     "openat2",
     "pipe2",
     "poll",
+    "ppoll", // what aarch64 has instead of poll
     "prctl",
     "prlimit64",
     "read",
