@@ -353,7 +353,43 @@ fn user_mode_linux_needs_no_preparation() {
     // Its own kernel answers, and it is not the host's.
     let release = results["probes"]["user-mode-linux"]["release"].as_str().expect("a release");
     assert_ne!(Some(release), results["probes"]["native"]["release"].as_str());
-    assert!(said(&output).contains("user-mode-linux      0 of "), "{}", said(&output));
+    let none = |line: &str| line.starts_with("user-mode-linux ") && line.contains("  0 of ");
+    assert!(said(&output).lines().any(none), "{}", said(&output));
+}
+
+/// The root on a disk: it is ext4 and read-only, and what the payload sees is the same as without. Beside it a machine
+/// keeps the memory that it was found to need, and its answer is not taken for that of another one.
+#[test]
+fn a_machine_has_its_root_on_a_disk() {
+    if in_guest() || !Path::new("/usr/bin/linux.uml").exists() {
+        skip!("no user-mode Linux on this machine: apt-get install user-mode-linux");
+    }
+    let out = Out::new("root");
+    let against = "user-mode-linux,user-mode-linux-disk";
+    let run_again = || {
+        let mut command = bench(&out, &["all", "--n", "3", "--variant", "idle", "--against", against]);
+        command.env("XDG_CACHE_HOME", out.0.join("cache"));
+        let output = run(command);
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    let text = run_again();
+    let results = out.results();
+    let [initramfs, disk] =
+        [0, 1].map(|at| results["contenders"][at]["how"].as_str().expect("words").to_owned());
+    assert!(initramfs.contains("; initramfs: the payload only"), "{initramfs}");
+    assert!(disk.contains("; root: a read-only disk with ext4"), "{disk}");
+    for name in against.split(',') {
+        assert_eq!(results["growth"]["idle"][name]["teardown"]["n"], 3, "{text}");
+        assert!(
+            results["overhead"][name]["create_ns"][0].as_f64() > Some(0.0),
+            "{name} has no disk to write to"
+        );
+    }
+    let ask = |text: &str| text.matches("does it come up in").count();
+    let known = fs::read_dir(out.0.join("cache/jug")).expect("a cache").count();
+    assert!(ask(&text) >= 2 && known == 2, "{known} answers: {text}");
+    assert_eq!(ask(&run_again()), 0, "what is known is asked again");
 }
 
 /// How many processes user-mode Linux has in that run, and how many of them have the memory of another one.

@@ -1,10 +1,11 @@
 //! The command lines that boot a kernel of its own around the payload: virtual machines and user-mode Linux. Each with
-//! the least that it needs: a serial line and no network; a disk for the payload that writes files, and a balloon where
-//! that is the question. It must not start anything.
+//! the least that it needs: a serial line and no network; a disk for the root, or for the payload that writes files,
+//! and a balloon where that is the question. It must not start anything.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
@@ -61,13 +62,17 @@ pub fn begin(
 ) -> io::Result<()> {
     let Some(guest) = &contender.guest else { return Ok(()) };
     let reporting = if variant.reporting { REPORTING } else { "" };
-    let init = format!("{reporting} -- {}", variant.payload.word());
-    let disk = variant.payload.writes();
-    let drivers = guest.modules.as_ref().ok().filter(|_| disk || variant.reporting);
+    let first = if guest.root.is_some() { "switch" } else { "machine" };
+    let init = format!("{reporting} -- {first} {}", variant.payload.word());
+    let writes = variant.payload.writes();
+    let drivers = guest.modules.as_ref().ok().filter(|_| writes || variant.reporting);
     let initrd = drivers.unwrap_or(&guest.initrd);
     let room = if variant.payload == Payload::Idle { 0 } else { ROOM };
     let memory = guest.memory + room + drivers.map_or(0, |_| DRIVERS);
-    let block = image.block();
+    let block = writes.then(|| image.block());
+    let disks: Vec<(&Path, bool)> = guest.root.iter().map(|root| (root.as_path(), true)).collect();
+    let with_drivers = block.iter().filter(|_| drivers.is_some()).map(|block| (block.as_path(), false));
+    let disks: Vec<(&Path, bool)> = disks.into_iter().chain(with_drivers).collect();
     match contender.kind {
         Kind::Qemu => {
             let merge = if variant.folded { "on" } else { "off" };
@@ -76,9 +81,11 @@ pub fn begin(
             let (accelerator, clock) = if emulated { ("tcg,tb-size=8", EMULATED_CLOCK) } else { ("kvm", "") };
             command.args(["-accel", accelerator, "-m", &memory.to_string()]);
             command.arg("-kernel").arg(&guest.kernel).arg("-initrd").arg(initrd);
-            if disk && drivers.is_some() {
-                let drive = format!("if=none,id=d,format=raw,file={}", block.display());
-                command.args(["-drive", &drive, "-device", "virtio-blk-device,drive=d"]);
+            for (at, (file, read_only)) in disks.iter().enumerate() {
+                let read_only = if *read_only { "on" } else { "off" };
+                let drive = format!("if=none,id=d{at},format=raw,readonly={read_only},file=");
+                let device = format!("virtio-blk-device,drive=d{at}");
+                command.args(["-drive", &(drive + &file.to_string_lossy()), "-device", &device]);
             }
             let balloon = "virtio-balloon-device,free-page-reporting=on";
             command.args(variant.reporting.then_some(["-device", balloon]).into_iter().flatten());
@@ -90,9 +97,11 @@ pub fn begin(
             let words = format!("console=ttyS0 reboot=k pci=off {KERNEL} {init}");
             let boot =
                 json!({ "kernel_image_path": guest.kernel, "initrd_path": initrd, "boot_args": words });
-            let drive = json!({ "drive_id": "d", "path_on_host": block, "is_root_device": false,
-                                "is_read_only": false });
-            let drives: Vec<_> = Some(drive).filter(|_| disk && drivers.is_some()).into_iter().collect();
+            let drive = |(at, (file, read_only)): (usize, &(&Path, bool))| {
+                json!({ "drive_id": format!("d{at}"), "path_on_host": file, "is_root_device": false,
+                        "is_read_only": read_only })
+            };
+            let drives: Vec<_> = disks.iter().enumerate().map(drive).collect();
             let size = json!({ "vcpu_count": 1, "mem_size_mib": memory });
             fs::write(
                 &config,
@@ -102,8 +111,10 @@ pub fn begin(
         }
         Kind::CloudHypervisor => {
             command.arg("--kernel").arg(&guest.kernel).arg("--initramfs").arg(initrd);
-            if disk && drivers.is_some() {
-                command.arg("--disk").arg(format!("path={}", block.display()));
+            command.args((!disks.is_empty()).then_some("--disk"));
+            for (file, read_only) in &disks {
+                let read_only = if *read_only { ",readonly=on" } else { "" };
+                command.arg(format!("path={}{read_only}", file.display()));
             }
             let balloon = ["--balloon", "size=0,free_page_reporting=on"];
             command.args(variant.reporting.then_some(balloon).into_iter().flatten());
@@ -112,12 +123,22 @@ pub fn begin(
             command.arg("--cmdline").arg(format!("console=ttyS0 reboot=t {KERNEL} {init}"));
         }
         _ => {
-            command.arg(format!("mem={memory}M")).arg(format!("initrd={}", guest.initrd.display()));
+            command.arg(format!("mem={memory}M"));
+            // It has the drivers of its disks, and so needs no initramfs for a root there.
+            match &guest.root {
+                None => command.arg(format!("initrd={}", guest.initrd.display())),
+                Some(root) => {
+                    command.arg(format!("ubd0r={}", root.display()));
+                    command.args(["root=/dev/ubda", "rootfstype=ext4", "ro", "init=/payload"])
+                }
+            };
             // No restart after a panic: it would begin again, for ever.
             command.arg(format!("umid={id}")).arg(format!("uml_dir={}/uml/", image.dir.display()));
             command.args(["con=null", "con0=fd:0,fd:1", "quiet"]);
-            command.args(disk.then(|| format!("ubd0={}", block.display())));
-            command.args(has_wide_registers().then_some(NARROW)).arg("--").arg(variant.payload.word());
+            let at = guest.root.iter().count();
+            command.args(block.map(|block| format!("ubd{at}={}", block.display())));
+            command.args(has_wide_registers().then_some(NARROW));
+            command.args(["--", "machine", variant.payload.word()]);
             command.env("TMPDIR", &image.dir);
         }
     }

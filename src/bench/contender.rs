@@ -44,7 +44,7 @@ pub struct Contender {
 }
 
 /// Names in the order of reports, the program that is looked for, and its kind.
-const KNOWN: [(&str, &str, Kind); 13] = [
+const KNOWN: [(&str, &str, Kind); 17] = [
     ("jug-oci", "jug-oci", Kind::Runtime),
     ("jug", "jug", Kind::Engine),
     ("crun", "crun", Kind::Runtime),
@@ -58,7 +58,14 @@ const KNOWN: [(&str, &str, Kind); 13] = [
     ("firecracker", "firecracker", Kind::Firecracker),
     ("cloud-hypervisor", "cloud-hypervisor", Kind::CloudHypervisor),
     ("user-mode-linux", "linux.uml", Kind::UserModeLinux),
+    ("qemu-microvm-disk", "qemu-system-x86_64", Kind::Qemu),
+    ("firecracker-disk", "firecracker", Kind::Firecracker),
+    ("cloud-hypervisor-disk", "cloud-hypervisor", Kind::CloudHypervisor),
+    ("user-mode-linux-disk", "linux.uml", Kind::UserModeLinux),
 ];
+
+/// How the names of those end whose root is a disk, and not their initramfs.
+pub const ON_DISK: &str = "-disk";
 
 /// The names of `--against`, or all that are known, each with its program or the reason why there is none. One that is
 /// named again has the figures of the first for its own, and is none.
@@ -183,7 +190,7 @@ impl Contender {
     }
 
     fn how(&self) -> String {
-        match self.kind {
+        let how = match self.kind {
             Kind::Runtime => "run --detach: six namespaces, read-only root, Docker's seccomp profile, cgroup",
             Kind::Engine => {
                 "jug run --detach --rootfs: no network, read-only root, jug's seccomp profile, cgroup; a monitor stays"
@@ -194,21 +201,24 @@ impl Contender {
             Kind::Nspawn => "--keep-unit --register=no --private-network --read-only; its own seccomp list",
             Kind::Lxc => "lxc-start, empty network, proc:mixed sys:ro",
             Kind::Podman => "run --detach --rootfs, no network, no log, no cgroup management; conmon stays",
-            Kind::Qemu if self.class == Class::Hardware => {
-                "microvm, KVM, a serial line as only device, kernel without mitigations, initramfs: the payload only"
-            }
-            Kind::Qemu => {
-                "microvm, TCG, a serial line as only device, kernel without mitigations, initramfs: the payload only"
-            }
+            Kind::Qemu => match self.class {
+                Class::Hardware => "microvm, KVM, a serial line as only device, kernel without mitigations",
+                _ => "microvm, TCG, a serial line as only device, kernel without mitigations",
+            },
             Kind::Firecracker | Kind::CloudHypervisor => {
-                "KVM, kernel without mitigations, initramfs: the payload only; written from its documentation, untried"
+                "KVM, kernel without mitigations; written from its documentation, untried"
             }
             Kind::UserModeLinux if boot::has_wide_registers() => {
-                "Debian's linux.uml, initramfs with the payload only; AVX is hidden from it, as it has no room for AMX"
+                "Debian's linux.uml; AVX is hidden from it, as it has no room for AMX"
             }
-            Kind::UserModeLinux => "Debian's linux.uml, initramfs with the payload only",
-        }
-        .into()
+            Kind::UserModeLinux => "Debian's linux.uml",
+        };
+        let root = self.guest.as_ref().map_or("", |guest| match (&guest.root, self.kind) {
+            (None, _) => "; initramfs: the payload only",
+            (Some(_), Kind::UserModeLinux) => "; root: a read-only disk with ext4, no initramfs",
+            (Some(_), _) => "; root: a read-only disk with ext4, found by an initramfs that is freed",
+        });
+        format!("{how}{root}")
     }
 
     /// Whether the contender can do that at all.

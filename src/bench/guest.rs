@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::contender::{Contender, Kind, cached};
+use super::contender::{Contender, Kind, ON_DISK, cached};
 use super::image::{Payload, Variant};
 use super::instance::World;
 use super::results::Class;
@@ -17,14 +17,17 @@ use crate::error::{Error, Result};
 #[derive(Clone)]
 pub struct Guest {
     pub kernel: PathBuf,
+    /// What it boots; without a disk for its root that is all it has.
     pub initrd: PathBuf,
-    /// The same with the modules behind it that disks and balloons need; or why there are none.
+    /// The root file system, read-only.
+    pub root: Option<PathBuf>,
+    /// `initrd` with all modules that disks and balloons need; or why there are none.
     pub modules: std::result::Result<PathBuf, String>,
     /// MiB.
     pub memory: u32,
 }
 
-/// In which any kernel of Debian comes up.
+/// In which any kernel of Debian comes up, in MiB.
 const PLENTY: u32 = 256;
 
 /// How long a boot may take before the accelerator counts as none.
@@ -43,12 +46,18 @@ pub fn prepare(contender: &mut Contender, world: &World, kernel: Option<&Path>, 
         Kind::Firecracker | Kind::CloudHypervisor => unpacked(&packed, &world.image.dir)?,
         _ => packed.clone(),
     };
+    let root = root_of(contender, world)?;
     let initrd = world.image.initrd.clone();
-    let modules = match contender.kind {
-        Kind::UserModeLinux => Err("user-mode Linux has its own disks".into()),
-        _ => modules::with_modules(&packed, &initrd, &world.image.dir),
+    let dir = &world.image.dir;
+    let (initrd, modules) = match (contender.kind, &root) {
+        (Kind::UserModeLinux, _) => (initrd, Err("user-mode Linux has its own disks".into())),
+        (_, None) => (initrd.clone(), modules::with_modules(&packed, &modules::ALL, &initrd, dir)),
+        (_, Some(_)) => {
+            let own = modules::with_modules(&packed, &modules::DISK, &initrd, dir).map_err(Error::new)?;
+            (own, modules::with_modules(&packed, &modules::ALL, &initrd, dir))
+        }
     };
-    contender.guest = Some(Guest { kernel: found, initrd, modules, memory: plenty(world) });
+    contender.guest = Some(Guest { kernel: found, initrd, root, modules, memory: PLENTY });
     let accelerator = choose_accelerator(contender, world)?;
     let memory = smallest_memory(contender, world, quick)?;
     // It did boot: that it did not before was the accelerator's fault, or that of the end of the run.
@@ -59,6 +68,19 @@ pub fn prepare(contender: &mut Contender, world: &World, kernel: Option<&Path>, 
         guest.memory = memory;
     }
     Ok(())
+}
+
+/// The disk, for who has its root there: an image that was unpacked into an initramfs would be the machine's memory.
+fn root_of(contender: &Contender, world: &World) -> Result<Option<PathBuf>> {
+    let of_image = !world.image.base.is_empty();
+    match contender.name.strip_suffix(ON_DISK) {
+        Some(same) if of_image => Err(Error::new(format!("with an image as payload, {same} is the same"))),
+        None if !of_image => Ok(None),
+        _ => {
+            let made = world.image.root_disk();
+            made.map(Some).map_err(|why| Error::new(format!("the root on a disk: {why}")))
+        }
+    }
 }
 
 /// A device that is there may still boot nothing (nested, or without nesting): only a boot tells. Gives the name under
@@ -94,7 +116,7 @@ fn choose_accelerator(contender: &mut Contender, world: &World) -> Result<Option
 /// interval until it is 2 MiB wide, and adds as much: five boots of five still leave one that fails. The answer holds
 /// for the same program, kernel and payload.
 fn smallest_memory(contender: &mut Contender, world: &World, quick: bool) -> Result<u32> {
-    let known = format!("bench-memory-{:016x}", key(contender, quick));
+    let known = format!("bench-memory-{:016x}", key(contender, world, quick)?);
     let before = cached(&known).and_then(|found| fs::read_to_string(found.first()?).ok()?.parse().ok());
     if let Some(memory) = before {
         return Ok(memory);
@@ -103,10 +125,9 @@ fn smallest_memory(contender: &mut Contender, world: &World, quick: bool) -> Res
     let begun = Instant::now();
     world.start(contender, Variant::of(Payload::Idle))?;
     let patience = (begun.elapsed() * 3).max(Duration::from_secs(3));
-    let plenty = plenty(world);
-    let mut memory = plenty;
+    let mut memory = PLENTY;
     if quick {
-        for less in [64, 96, 128].map(|size| size + plenty - PLENTY) {
+        for less in [64, 96, 128] {
             if comes_up(contender, world, less, 1, patience)? {
                 memory = less;
                 break;
@@ -122,7 +143,7 @@ fn smallest_memory(contender: &mut Contender, world: &World, quick: bool) -> Res
                 fails = middle
             }
         }
-        memory = (memory + MARGIN).min(plenty);
+        memory = (memory + MARGIN).min(PLENTY);
     }
     // A boot that the end of the run cut short says nothing of memory.
     if !world.is_over() {
@@ -151,27 +172,33 @@ fn comes_up(
     if let Some(guest) = &mut contender.guest {
         guest.memory = memory;
     }
-    let works = (0..trials).all(|_| world.start_within(contender, patience).is_ok());
+    let works = (0..trials).all(|_| world.start_to_stay(contender, patience).is_ok());
     contender.guest = plenty;
     place::check()?;
     Ok(works)
 }
 
-/// In which it comes up for certain: an initramfs of an image's is there twice while it is unpacked.
-fn plenty(world: &World) -> u32 {
-    const SMALL: u64 = 16 << 20;
-    let size = fs::metadata(&world.image.initrd).map(|meta| meta.len()).unwrap_or(0);
-    PLENTY + if size > SMALL { (size.div_ceil(1 << 20) * 3) as u32 } else { 0 }
-}
-
-fn key(contender: &Contender, quick: bool) -> u64 {
+/// Everything that the smallest memory depends on: the command that starts the machine, without the names of this run,
+/// and the bytes that it boots.
+fn key(contender: &Contender, world: &World, quick: bool) -> Result<u64> {
+    let failed = |why: std::io::Error| Error::new(format!("{}: {why}", contender.name));
     let mut hasher = DefaultHasher::new();
     (&contender.name, &contender.version, contender.class.words(), quick, TRIALS, MARGIN).hash(&mut hasher);
-    if let Some(guest) = &contender.guest {
-        let size = |path: &Path| fs::metadata(path).map(|meta| meta.len()).unwrap_or(0);
-        (&guest.kernel, size(&guest.kernel), size(&guest.initrd)).hash(&mut hasher);
+    let (image, idle) = (&world.image, Variant::of(Payload::Idle));
+    let command = contender.start(image, &world.prefix, idle, Path::new("")).map_err(failed)?;
+    for word in command.get_args() {
+        word.to_string_lossy().replace(&world.prefix, "").hash(&mut hasher);
     }
-    hasher.finish()
+    image.base.hash(&mut hasher);
+    if let Some(guest) = &contender.guest {
+        guest.root.is_some().hash(&mut hasher);
+        // It is its own kernel.
+        let kernel = Some(&guest.kernel).filter(|kernel| !kernel.as_os_str().is_empty());
+        for file in kernel.into_iter().chain([&guest.initrd]) {
+            fs::read(file).map_err(failed)?.hash(&mut hasher);
+        }
+    }
+    Ok(hasher.finish())
 }
 
 fn cache() -> Option<PathBuf> {

@@ -1,11 +1,13 @@
-//! The one payload made ready for everybody: a root file system, bundles, the configs of others, and an initramfs. All
-//! hold the same bytes of the same program. It writes below the run's own directory, and must not start anything.
+//! The one payload made ready for everybody: a root file system, the same on a disk, bundles, the configs of others,
+//! and an initramfs. All hold the same bytes of the same program. It writes below the run's own directories, and must
+//! not start anything.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
@@ -104,9 +106,12 @@ pub struct Image {
     pub dir: PathBuf,
     /// seccomp's program, for who takes it compiled.
     pub filter: PathBuf,
+    /// The payload alone.
     pub initrd: PathBuf,
+    /// The image below the payload, as results name it; empty where the payload is alone.
+    pub base: String,
     rootfs: PathBuf,
-    /// On the disk and not in memory: what file operations are measured on.
+    /// On the disk and not in memory: what file operations are measured on, and the disks of machines.
     disk: PathBuf,
     /// The process that keeps the namespace in which a hybrid host has its memory cgroups.
     holder: Option<String>,
@@ -133,18 +138,19 @@ impl Image {
         if let Some(base) = base {
             fs::write(rootfs.join("payload.command"), base.text())?;
             base.mount_below(dir, &rootfs)?;
-            archive.tree(&rootfs, "")?;
         }
         fs::write(&initrd, archive.end())?;
         let disk = Path::new("/var/tmp").join(dir.file_name().unwrap_or_default());
         let holder = Some(read(&dir.join("hybrid").to_string_lossy())).filter(|pid| !pid.is_empty());
-        Ok(Self { dir: dir.to_owned(), filter, initrd, rootfs, disk, holder, near: AtomicU32::new(0) })
+        let base = base.map_or_else(String::new, |base| base.name.clone());
+        let near = AtomicU32::new(0);
+        Ok(Self { dir: dir.to_owned(), filter, initrd, base, rootfs, disk, holder, near })
     }
 
     /// The root file system: shared and read-only, or, for the payload that writes, an overlay with its
     /// upper directory on the disk.
     pub fn root(&self, variant: Variant) -> PathBuf {
-        if variant.payload.writes() { self.disk.join("merged") } else { self.rootfs.clone() }
+        if variant.payload.writes() { self.files().join("merged") } else { self.rootfs.clone() }
     }
 
     pub fn payload(&self) -> PathBuf {
@@ -153,26 +159,30 @@ impl Image {
 
     /// Where the payload writes when it runs on the host: beside the overlay's upper directory.
     pub fn native_scratch(&self) -> PathBuf {
-        self.disk.join("native")
+        self.files().join("native")
+    }
+
+    fn files(&self) -> PathBuf {
+        self.disk.join("files")
     }
 
     /// Mounts the overlay; dropping the answer takes it away.
     pub fn overlay(&self) -> io::Result<Overlay> {
+        let files = self.files();
         for at in ["upper", "work", "merged", "native"] {
-            fs::create_dir_all(self.disk.join(at))?;
+            fs::create_dir_all(files.join(at))?;
         }
-        let overlay = Overlay(self.disk.clone());
-        self.format()?;
+        let overlay = Overlay(files.clone());
+        const SIZE: u64 = 64 << 20;
+        format(&self.block(), SIZE, &[])?;
         let options = format!(
-            "lowerdir={},upperdir={disk}/upper,workdir={disk}/work",
+            "lowerdir={},upperdir={files}/upper,workdir={files}/work",
             self.rootfs.display(),
-            disk = self.disk.display()
+            files = files.display()
         );
-        let mut mount = std::process::Command::new("mount");
-        let status = mount
-            .args(["-t", "overlay", "-o", &options, "overlay"])
-            .arg(self.disk.join("merged"))
-            .status()?;
+        let mut mount = Command::new("mount");
+        let status =
+            mount.args(["-t", "overlay", "-o", &options, "overlay"]).arg(files.join("merged")).status()?;
         if status.success() {
             Ok(overlay)
         } else {
@@ -182,15 +192,25 @@ impl Image {
 
     /// The disk of a machine that writes, on the same file system as what containers write to.
     pub fn block(&self) -> PathBuf {
-        self.disk.join("block")
+        self.files().join("block")
     }
 
-    fn format(&self) -> io::Result<()> {
-        const SIZE: u64 = 64 << 20;
-        fs::File::create(self.block())?.set_len(SIZE)?;
-        let mut format = std::process::Command::new("mke2fs");
-        let status = format.args(["-q", "-F", "-t", "ext4"]).arg(self.block()).status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("mke2fs -t ext4: {status}"))) }
+    /// The root file system as a disk that all machines read, made when first asked for: ext4, which Debian's kernels
+    /// need no module for. Without a journal, as nobody writes to it.
+    pub fn root_disk(&self) -> io::Result<PathBuf> {
+        let (disk, new) = (self.disk.join("root"), self.disk.join("root.new"));
+        if fs::metadata(&disk).is_err() {
+            fs::create_dir_all(&self.disk)?;
+            let [inodes, bytes] = size_of_tree(&self.rootfs)?;
+            // Its tables, and as much again as a quarter for what is not in the sum: holes of the file.
+            let size = (16 << 20) + bytes + bytes / 4 + inodes * 1024;
+            let count = (inodes + inodes / 4 + 64).to_string();
+            let words = ["-O", "^has_journal,^resize_inode", "-b", "4096", "-m", "0", "-N", &count, "-d"];
+            let words = words.map(OsStr::new).into_iter().chain([self.rootfs.as_os_str()]);
+            format(&new, size, &words.collect::<Vec<_>>())?;
+            fs::rename(new, &disk)?;
+        }
+        Ok(disk)
     }
 
     /// The bundle of a variant, written once: instances share it, as their ids name their cgroups.
@@ -258,12 +278,42 @@ impl Image {
     }
 }
 
+/// Makes an ext4 file system of `size` bytes in a file, with what these words of mke2fs(8) say.
+fn format(file: &Path, size: u64, words: &[&OsStr]) -> io::Result<()> {
+    fs::File::create(file)?.set_len(size)?;
+    let output = Command::new("mke2fs")
+        .args(["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1,nodiscard"])
+        .args(words)
+        .arg(file)
+        .output()
+        .map_err(|why| io::Error::other(format!("mke2fs: {why}")))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status {
+        status if status.success() => Ok(()),
+        status => Err(io::Error::other(format!("mke2fs -t ext4: {status}: {}", said.trim()))),
+    }
+}
+
+/// How many files are below a directory, and the bytes of the blocks that hold them.
+fn size_of_tree(dir: &Path) -> io::Result<[u64; 2]> {
+    let mut sum = [0, 0];
+    for entry in fs::read_dir(dir)? {
+        let (entry, mut below) = (entry?, [0, 0]);
+        let meta = entry.metadata()?;
+        if meta.is_dir() {
+            below = size_of_tree(&entry.path())?;
+        }
+        sum = [sum[0] + 1 + below[0], sum[1] + meta.len().next_multiple_of(4096) + below[1]];
+    }
+    Ok(sum)
+}
+
 /// A mounted overlay with its directory on the disk.
 pub struct Overlay(PathBuf);
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(self.0.join("merged")).status();
+        let _ = Command::new("umount").arg(self.0.join("merged")).status();
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -55,7 +55,7 @@ impl World {
         Instant::now() > self.end
     }
 
-    fn patience_with(&self, contender: &Contender) -> Duration {
+    pub fn patience_with(&self, contender: &Contender) -> Duration {
         self.patience * if contender.class.has_own_kernel() { 4 } else { 1 }
     }
 
@@ -67,6 +67,23 @@ impl World {
     /// Whether an idle instance is ready in that time.
     pub fn start_within<'w>(&'w self, contender: &'w Contender, patience: Duration) -> Result<Instance<'w>> {
         self.hear_within(contender, Variant::of(Payload::Idle), READY, patience).map(|(instance, _)| instance)
+    }
+
+    /// Starts an idle one whose program lives on: an image's has to be there a while after it was executed.
+    pub fn start_to_stay<'w>(&'w self, contender: &'w Contender, patience: Duration) -> Result<Instance<'w>> {
+        let count = || measure::tree(std::process::id()).len();
+        measure::reap();
+        let before = count();
+        let instance = self.start_within(contender, patience)?;
+        if !self.image.base.is_empty() {
+            let own_kernel = contender.class.has_own_kernel();
+            std::thread::sleep(Duration::from_millis(if own_kernel { 2000 } else { 500 }));
+            measure::reap();
+            if count() <= before {
+                return Err(Error::new(format!("{}: the image's program ended at once", contender.name)));
+            }
+        }
+        Ok(instance)
     }
 
     /// Starts a payload that answers with a line of JSON, hears it, and ends the instance.

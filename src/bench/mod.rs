@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use clock::{Clock, Expected};
 use contender::Contender;
-use image::{Image, Payload, Variant};
+use image::{Image, Variant};
 use instance::World;
 use parts::Part;
 use results::{FORMAT, LeftOut, NATIVE, Named, Results};
@@ -185,23 +185,13 @@ fn payload() -> Result<PathBuf> {
     })
 }
 
-/// Starts the payload once and ends it, and gives the seconds that each took. A program of an image's has to live on.
-fn trial(world: &World, contender: &Contender, of_image: bool) -> Result<(f64, Duration)> {
-    let count = || measure::tree(std::process::id()).len();
-    measure::reap();
-    let (begun, before) = (Instant::now(), count());
-    let instance = world.start(contender, Variant::of(Payload::Idle))?;
-    let seconds = begun.elapsed().as_secs_f64();
-    if of_image && !contender.class.has_own_kernel() {
-        std::thread::sleep(Duration::from_millis(500));
-        measure::reap();
-        if count() <= before {
-            return Err(Error::new(format!("{}: the image's program ended at once", contender.name)));
-        }
-    }
-    let begun = Instant::now();
+/// Starts the payload once and ends it, and keeps the seconds that each took. A program of an image's has to live on.
+fn trial(world: &World, contender: &mut Contender) -> Result<()> {
+    let instance = world.start_to_stay(contender, world.patience_with(contender))?;
+    let (seconds, begun) = (instance.wall_ms / 1e3, Instant::now());
     drop(instance);
-    Ok((seconds, begun.elapsed()))
+    (contender.trial, contender.removal) = (seconds, begun.elapsed());
+    Ok(())
 }
 
 /// Who takes part: found, and able to start the payload once. Everybody else is left out with a reason.
@@ -213,11 +203,14 @@ fn gather(world: &World, options: &Options, clock: &Clock, results: &mut Results
             if !contenders.is_empty() && clock.elapsed() > clock.limit() * TRIALS {
                 return Err(Error::new("the trials of those before it took its time"));
             }
+            if name.ends_with(contender::ON_DISK) && options.quick && options.against.is_empty() {
+                return Err(Error::new("a quick run has no time for it, unless --against names it"));
+            }
             let mut contender = Contender::new(name.clone(), kind, program);
             if contender.class.has_own_kernel() {
                 guest::prepare(&mut contender, world, options.kernel.as_deref(), options.quick)?;
             }
-            (contender.trial, contender.removal) = trial(world, &contender, options.base.is_some())?;
+            trial(world, &mut contender)?;
             Ok(contender)
         });
         place::check()?;

@@ -8,14 +8,14 @@ use std::process::Command;
 use super::initramfs::Archive;
 
 /// In the order in which they are loaded: who finds the devices, and what they are.
-const MODULES: [&str; 3] =
-    ["drivers/virtio/virtio_mmio", "drivers/block/virtio_blk", "drivers/virtio/virtio_balloon"];
+pub const DISK: [&str; 2] = ["drivers/virtio/virtio_mmio", "drivers/block/virtio_blk"];
+pub const ALL: [&str; 3] = [DISK[0], DISK[1], "drivers/virtio/virtio_balloon"];
 
-/// Writes `initrd` with the modules of `kernel` behind it into `dir`; the reason, if there are none.
-pub fn with_modules(kernel: &Path, initrd: &Path, dir: &Path) -> Result<PathBuf, String> {
+/// Writes `initrd` with these modules of `kernel` behind it into `dir`; the reason, if there are none.
+pub fn with_modules(kernel: &Path, wanted: &[&str], initrd: &Path, dir: &Path) -> Result<PathBuf, String> {
     let mut archive = Archive::default();
     archive.directory("modules");
-    for (at, module) in MODULES.iter().enumerate() {
+    for (at, module) in wanted.iter().enumerate() {
         let bytes = find(kernel, module, dir).ok_or_else(|| {
             let name = module.rsplit('/').next().unwrap_or(module);
             format!("no {name}.ko of {} beside it", kernel.display())
@@ -24,7 +24,7 @@ pub fn with_modules(kernel: &Path, initrd: &Path, dir: &Path) -> Result<PathBuf,
     }
     // The kernel takes one archive behind another: Documentation/driver-api/early-userspace/buffer-format.rst.
     let whole = fs::read(initrd).map(|first| [first, archive.end()].concat());
-    let path = dir.join("initrd-with-modules");
+    let path = dir.join(format!("initrd-with-{}-modules", wanted.len()));
     whole.and_then(|whole| fs::write(&path, whole)).map_err(|why| format!("{}: {why}", path.display()))?;
     Ok(path)
 }

@@ -6,7 +6,7 @@ use clap::ValueEnum as _;
 
 use super::Options;
 use super::clock::Expected;
-use super::contender::Contender;
+use super::contender::{Contender, ON_DISK};
 use super::image::{Payload, Variant};
 use super::results::{Class, NATIVE, Results};
 use super::starts::{self, Manner};
@@ -44,7 +44,7 @@ pub fn parts(contenders: &[Contender], options: &Options, results: &Results) -> 
             let known = results.growth.get(&variant.name());
             let open = |contender: &Contender| {
                 contender.can(variant).is_ok()
-                    && wanted(variant, contender)
+                    && wanted(variant, contender, options)
                     && known.and_then(|known| known.get(&contender.name)).is_none_or(|growth| growth.cut)
             };
             let open = contenders.iter().enumerate().filter(|(_, contender)| open(contender));
@@ -65,9 +65,12 @@ pub fn parts(contenders: &[Contender], options: &Options, results: &Results) -> 
     parts
 }
 
-/// What is given back is no question between containers: their kernel has it at once.
-fn wanted(variant: Variant, contender: &Contender) -> bool {
-    variant.payload != Payload::Free || contender.class.has_own_kernel() || contender.name == "jug-oci"
+/// What is given back is no question between containers: their kernel has it at once. A machine with its root on a
+/// disk, beside the one without, is grown idle unless more is asked for.
+fn wanted(variant: Variant, contender: &Contender, options: &Options) -> bool {
+    let again = contender.name.ends_with(ON_DISK) && options.variants.is_empty();
+    (variant.payload != Payload::Free || contender.class.has_own_kernel() || contender.name == "jug-oci")
+        && (variant == Variant::of(Payload::Idle) || !again)
 }
 
 /// What is grown, for who chooses.

@@ -9,15 +9,16 @@
 //!     jug-payload probe [FIFO]                    what it sees of the kernel and can reach of it: one JSON line
 //!     jug-payload same PID,PID...                 which of these processes have the memory of one before them
 //!     jug-payload narrow PROGRAM [WORD]...        executes a program that shall see no wide registers (kernel.rs)
+//!     jug-payload machine WORD                    the same as the first process of a machine (machine.rs)
+//!     jug-payload switch WORD                     that, with the root on a disk
 //!
 //! Where /payload.command is (an image as payload), `idle` says that it is ready and becomes that command.
-//!
-//! As /init it first mounts proc and sys, loads what lies in /modules and brings up the loopback device; after `work`
-//! and `probe` it switches the machine off. It must not need anything but the kernel below it.
+//! It must not need anything but the kernel below it.
 #![no_main]
 
 #[path = "../../sys/bare/payload.rs"]
 mod kernel;
+mod machine;
 mod probe;
 mod work;
 
@@ -33,17 +34,19 @@ const TOUCHED: usize = 16;
 /// Answers the exit code.
 fn run() -> i32 {
     let mut words: Vec<String> = std::env::args().collect();
-    let init = words.first().is_some_and(|name| name == "/init");
-    if init {
+    if words.get(1).is_some_and(|word| word == "switch") {
+        return machine::switch(words.get(2).map_or("", String::as_str));
+    }
+    let machine = words.get(1).is_some_and(|word| word == "machine");
+    if machine {
+        machine::begin();
+        words.remove(1);
         // user-mode Linux puts words of its own behind ours.
         words.truncate(2);
     }
     let word = |at: usize| words.get(at).map_or("", String::as_str);
-    if init {
-        begin_machine();
-    }
     // A machine writes to its disk, or into its initramfs.
-    let scratch = if init { "/scratch" } else { word(2) };
+    let scratch = if machine { "/scratch" } else { word(2) };
     match word(1) {
         "idle" => idle(word(2)),
         "light" => light(word(2)),
@@ -59,12 +62,12 @@ fn run() -> i32 {
         _ => {
             eprintln!(
                 "usage: jug-payload idle|light|touch|free [FIFO] | work DIR | files DIR | veth ADDRESS | \
-                 echo ADDRESS | probe | same PID,PID... | narrow PROGRAM"
+                 echo ADDRESS | probe | same PID,PID... | narrow PROGRAM | machine WORD | switch WORD"
             );
             return 2;
         }
     };
-    if init {
+    if machine {
         kernel::end_machine();
     }
     0
@@ -92,21 +95,6 @@ fn ready(fifo: &str) -> std::io::Result<()> {
 /// The command of an image, as `jug bench` writes it: its parts end with a NUL. First the directory, then as many
 /// variables as the number says that stands before them, then the program and its arguments.
 const COMMAND: &str = "/payload.command";
-
-/// What a machine needs before the payload can live as its init.
-fn begin_machine() {
-    kernel::mount("proc", "proc", "/proc");
-    kernel::mount("sysfs", "sysfs", "/sys");
-    kernel::mount("devtmpfs", "devtmpfs", "/dev");
-    kernel::find_console();
-    let found = std::fs::read_dir("/modules").into_iter().flatten().flatten();
-    let mut modules: Vec<_> = found.map(|entry| entry.path()).collect();
-    modules.sort();
-    modules.iter().flat_map(std::fs::File::open).for_each(|file| kernel::load_module(&file));
-    // The disk to write to, where there is one: virtio's, or user-mode Linux's.
-    let _ = ["/dev/vda", "/dev/ubda"].into_iter().any(|disk| kernel::mount(disk, "ext4", "/scratch"));
-    kernel::bring_up_loopback();
-}
 
 /// Sleeps for ever, or becomes the image's own program.
 fn idle(fifo: &str) -> libc::c_int {

@@ -55,7 +55,7 @@ fn density(text: &mut String, results: &Results) {
         let _ = writeln!(text, "\nMemory of one more instance: {variant}");
         let _ = writeln!(
             text,
-            "{:<18} {:>6} {:>12} {:>23} {:>8} {:>12} {:>10}",
+            "{:<22} {:>6} {:>12} {:>23} {:>8} {:>12} {:>10}",
             "", "N", "KiB each", "95 % interval", "R²", "accounted", "per GiB"
         );
         for contender in &results.contenders {
@@ -64,7 +64,7 @@ fn density(text: &mut String, results: &Results) {
             let Some(line) = figures::memory_line(growth) else {
                 let _ = writeln!(
                     text,
-                    "{:<18} {n:>6} too few points for a line; {}",
+                    "{:<22} {n:>6} too few points for a line; {}",
                     contender.name, growth.stopped
                 );
                 continue;
@@ -73,7 +73,7 @@ fn density(text: &mut String, results: &Results) {
             let interval = format!("{} to {}", short(line.low), short(line.high));
             let _ = writeln!(
                 text,
-                "{:<18} {n:>6} {:>12} {interval:>23} {:>8.4} {:>12} {:>10}",
+                "{:<22} {n:>6} {:>12} {interval:>23} {:>8.4} {:>12} {:>10}",
                 contender.name,
                 short(line.slope),
                 line.r2,
@@ -107,7 +107,7 @@ fn starts(text: &mut String, results: &Results) {
         let _ = writeln!(text, "\nStart until the payload's word, ms: {manner}");
         let _ = writeln!(
             text,
-            "{:<18} {:>6} {:>9} {:>17} {:>9} {:>9} {:>9} {:>10} {:>8}",
+            "{:<22} {:>6} {:>9} {:>17} {:>9} {:>9} {:>9} {:>10} {:>8}",
             "", "starts", "p50", "95 % interval", "p90", "p99", "CPU p50", "per s", "failures"
         );
         for contender in &results.contenders {
@@ -115,7 +115,7 @@ fn starts(text: &mut String, results: &Results) {
             let wall = |percent| percentile(&row.wall_ms, percent).map_or("-".into(), short);
             let _ = writeln!(
                 text,
-                "{:<18} {:>6} {:>9} {:>17} {:>9} {:>9} {:>9} {:>10} {:>8}",
+                "{:<22} {:>6} {:>9} {:>17} {:>9} {:>9} {:>9} {:>10} {:>8}",
                 contender.name,
                 row.wall_ms.len(),
                 wall(50.0),
@@ -165,7 +165,7 @@ fn overheads(text: &mut String, results: &Results) {
         let shared = overhead::shared(contender.class, probe, native);
         let _ = writeln!(
             text,
-            "{:<18} {reached:>3} of {all} system calls of the host, {seen:>2} of {} features, shared: {}",
+            "{:<22} {reached:>3} of {all} system calls of the host, {seen:>2} of {} features, shared: {}",
             contender.name,
             probe.features.len(),
             if shared.is_empty() { "none of the host's".into() } else { shared.join(", ") }
@@ -189,7 +189,7 @@ fn teardowns(text: &mut String, results: &Results) {
             );
             let _ = writeln!(
                 text,
-                "{:<18} {:>5} removed in {:>6.2} s, {:>8} ms CPU; {baseline}",
+                "{:<22} {:>5} removed in {:>6.2} s, {:>8} ms CPU; {baseline}",
                 contender.name,
                 way.n,
                 way.seconds,

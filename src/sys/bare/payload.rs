@@ -113,10 +113,35 @@ pub fn fault_in(pages: usize) {
 
 /// mount(2) of a kernel's file system, or of what is on a disk.
 pub fn mount(source: &str, kind: &str, at: &str) -> bool {
+    mount_with(source, kind, at, 0)
+}
+
+pub fn mount_read_only(source: &str, kind: &str, at: &str) -> bool {
+    mount_with(source, kind, at, libc::MS_RDONLY)
+}
+
+fn mount_with(source: &str, kind: &str, at: &str, flags: libc::c_ulong) -> bool {
     let _ = std::fs::create_dir_all(at);
     let [Ok(source), Ok(kind), Ok(at)] = [source, kind, at].map(CString::new) else { return false };
     // SAFETY: the strings outlive the call; no data.
-    unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) == 0 }
+    unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) == 0 }
+}
+
+pub fn unmount(at: &str) -> bool {
+    // SAFETY: the string outlives the call.
+    CString::new(at).is_ok_and(|at| unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) == 0 })
+}
+
+/// Moves the mount over the root, which an initramfs is for ever: pivot_root(2) has no way around it.
+pub fn make_root(at: &str) -> bool {
+    let Ok(at) = CString::new(at) else { return false };
+    let none = std::ptr::null();
+    // SAFETY: literals and a string that outlives the calls: chdir(2), mount(2) of a move, chroot(2).
+    unsafe {
+        libc::chdir(at.as_ptr()) == 0
+            && libc::mount(c".".as_ptr(), c"/".as_ptr(), none, libc::MS_MOVE, none.cast()) == 0
+            && libc::chroot(c".".as_ptr()) == 0
+    }
 }
 
 /// Whether two processes have one memory, as what clone(2) makes with CLONE_VM: kcmp(2), KCMP_VM.
