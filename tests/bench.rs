@@ -113,6 +113,7 @@ fn a_small_run_measures_and_reports() {
     }
     assert!(summary.contains("The same way natively, without a container: veth pair "), "{summary}");
     the_payload_is_confined(&results);
+    the_payload_has_fewer_ways_in(&results, &summary);
     the_page_is_whole(&out);
 }
 
@@ -126,6 +127,33 @@ fn the_payload_is_confined(results: &Value) {
     let features = |who: &str, name: &str| results["probes"][who]["features"][name].as_bool();
     assert_eq!([features("native", "mounts"), features("jug-oci", "mounts")], [Some(true), Some(false)]);
     assert_eq!(features("jug-oci", "loopback address"), Some(true));
+}
+
+/// Ways into the kernel besides system calls: what the host gives and the container does not, and what both give.
+fn the_payload_has_fewer_ways_in(results: &Value, summary: &str) {
+    let count = |who: &str, kind: &str| results["probes"][who]["entries"][kind].as_u64();
+    for kind in ["drivers", "filesystems", "namespaces", "keys", "engines"] {
+        assert!(
+            count("native", kind) > Some(0),
+            "{kind} on the host: {}",
+            results["probes"]["native"]["entries"]
+        );
+        assert_eq!(count("jug-oci", kind), Some(0), "{kind} in the container");
+    }
+    for kind in
+        ["devices", "proc_read", "proc_write", "sys_read", "sys_write", "families", "sockets", "netlink"]
+    {
+        assert!(count("jug-oci", kind) < count("native", kind), "{kind}");
+    }
+    // null, zero, full, random, urandom, tty and ptmx.
+    assert_eq!(count("jug-oci", "devices"), Some(7));
+    assert_eq!(count("jug-oci", "sys_write"), Some(0), "sysfs is read-only");
+    let row =
+        summary.lines().find(|line| line.starts_with("device nodes that may be opened ")).expect("a row");
+    assert!(
+        row.contains(&format!("  native {}  jug-oci 7", count("native", "devices").expect("a count"))),
+        "{row}"
+    );
 }
 
 /// In a real browser: everything is drawn, and nothing is fetched.
@@ -386,6 +414,8 @@ fn a_machine_has_its_root_on_a_disk() {
             "{name} has no disk to write to"
         );
     }
+    let monitor = results["contenders"][1]["monitor"].as_str().expect("a monitor");
+    assert!(monitor.starts_with("user 0 with ") && text.contains(monitor), "{monitor}: {text}");
     let ask = |text: &str| text.matches("does it come up in").count();
     let known = fs::read_dir(out.0.join("cache/jug")).expect("a cache").count();
     assert!(ask(&text) >= 2 && known == 2, "{known} answers: {text}");

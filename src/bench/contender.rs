@@ -41,6 +41,8 @@ pub struct Contender {
     pub trial: f64,
     /// What ending it took.
     pub removal: Duration,
+    /// What the process of its machine may ask of the host.
+    pub monitor: Option<String>,
 }
 
 /// Names in the order of reports, the program that is looked for, and its kind.
@@ -156,6 +158,7 @@ impl Contender {
             guest: None,
             trial: 0.0,
             removal: Duration::ZERO,
+            monitor: None,
         };
         contender.version = contender.ask_version();
         contender
@@ -181,6 +184,7 @@ impl Contender {
             kernel: self.kernel().map(|file| file.display().to_string()),
             how: self.how(),
             memory_mib: self.guest.as_ref().map(|guest| guest.memory),
+            monitor: self.monitor.clone(),
         }
     }
 

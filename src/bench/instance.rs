@@ -201,6 +201,18 @@ impl Instance<'_> {
         }
     }
 
+    /// What the process that is the machine may ask of the host: proc_pid_status(5).
+    pub fn monitor(&self) -> Option<String> {
+        let child = self.child.as_ref().filter(|_| self.contender.class.has_own_kernel())?;
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+        let user = field("Uid:")?;
+        let capabilities = u64::from_str_radix(field("CapEff:")?, 16).ok()?.count_ones();
+        let filter = if field("Seccomp:")? == "2" { "a" } else { "no" };
+        Some(format!("user {user} with {capabilities} capabilities and {filter} seccomp filter"))
+    }
+
     /// Whether the start command has ended badly.
     fn has_failed(&mut self) -> bool {
         let status = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());

@@ -188,9 +188,10 @@ fn payload() -> Result<PathBuf> {
 /// Starts the payload once and ends it, and keeps the seconds that each took. A program of an image's has to live on.
 fn trial(world: &World, contender: &mut Contender) -> Result<()> {
     let instance = world.start_to_stay(contender, world.patience_with(contender))?;
-    let (seconds, begun) = (instance.wall_ms / 1e3, Instant::now());
+    let (seconds, monitor) = (instance.wall_ms / 1e3, instance.monitor());
+    let begun = Instant::now();
     drop(instance);
-    (contender.trial, contender.removal) = (seconds, begun.elapsed());
+    (contender.trial, contender.removal, contender.monitor) = (seconds, begun.elapsed(), monitor);
     Ok(())
 }
 

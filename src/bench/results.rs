@@ -56,6 +56,9 @@ pub struct Named {
     pub how: String,
     /// Memory of the machine in MiB, for who has a kernel of its own: the smallest in which the payload came up.
     pub memory_mib: Option<u32>,
+    /// The process between such a kernel and the host's: what it may ask of the host.
+    #[serde(default)]
+    pub monitor: Option<String>,
 }
 
 #[cfg(test)]
@@ -69,6 +72,7 @@ impl Named {
             kernel: None,
             how: String::new(),
             memory_mib: None,
+            monitor: None,
         }
     }
 }
@@ -172,6 +176,9 @@ pub struct Growth {
 pub struct Probe {
     /// For every number of a system call: the error number, 0 for success, minus the signal.
     pub calls: Vec<i32>,
+    /// Other ways into the kernel that the payload sees, by kind: how many there are.
+    #[serde(default)]
+    pub entries: BTreeMap<String, u64>,
     pub features: BTreeMap<String, bool>,
     pub boot_id: String,
     pub release: String,

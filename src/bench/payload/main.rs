@@ -16,6 +16,7 @@
 //! It must not need anything but the kernel below it.
 #![no_main]
 
+mod entries;
 #[path = "../../sys/bare/payload.rs"]
 mod kernel;
 mod machine;

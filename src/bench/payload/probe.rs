@@ -2,6 +2,7 @@
 //! question is asked in a child that is ended after a second, and leaves nothing behind. It must not judge: the harness
 //! compares the answers with those on the host.
 
+use crate::entries;
 use crate::kernel::{self, call, in_child};
 use std::fs;
 
@@ -21,9 +22,10 @@ pub fn all() -> String {
     let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().replace(['"', '\\'], "");
     let total = line("/proc/meminfo").lines().next().unwrap_or_default().to_owned();
     format!(
-        "{{\"calls\":[{}],\"features\":{{{}}},\"boot_id\":\"{}\",\"release\":\"{}\",\"memory\":\"{total}\",\
-         \"loadavg\":\"{}\",\"seccomp\":\"{}\"}}",
+        "{{\"calls\":[{}],\"entries\":{{{}}},\"features\":{{{}}},\"boot_id\":\"{}\",\"release\":\"{}\",\
+         \"memory\":\"{total}\",\"loadavg\":\"{}\",\"seccomp\":\"{}\"}}",
         calls.join(","),
+        entries::all(),
         features.join(","),
         line("/proc/sys/kernel/random/boot_id"),
         line("/proc/sys/kernel/osrelease"),
@@ -95,13 +97,13 @@ const FEATURES: [Question; 30] = [
 ];
 
 /// io_uring_setup(2) looks at the parameters after the number of entries: an unknown flag is EINVAL where it exists.
-fn io_uring() -> bool {
+pub fn io_uring() -> bool {
     let mut zeroes = [0u8; 256];
     call(libc::SYS_io_uring_setup, [4, zeroes.as_mut_ptr() as i64, 0, 0, 0])
 }
 
 /// A software clock of this process: perf_event_open(2).
-fn perf() -> bool {
+pub fn perf() -> bool {
     let mut attributes = [0u32; 32];
     (attributes[0], attributes[1]) = (1, 128);
     call(libc::SYS_perf_event_open, [attributes.as_ptr() as i64, 0, -1, -1, 0])

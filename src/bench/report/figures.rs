@@ -104,6 +104,45 @@ pub const OVERHEAD: [&str; 12] = [
     "veth_mb_s",
 ];
 
+/// Ways into a kernel besides its system calls, as the payload counts them (payload/entries.rs), in the order of
+/// reports.
+pub const ENTRIES: [(&str, &str); 13] = [
+    ("devices", "device nodes that may be opened"),
+    ("drivers", "drivers whose nodes can be made and opened"),
+    ("proc_read", "files of /proc that open for reading"),
+    ("proc_write", "files of /proc that open for writing"),
+    ("sys_read", "files of /sys that open for reading"),
+    ("sys_write", "files of /sys that open for writing"),
+    ("families", "families of sockets"),
+    ("sockets", "families and types of sockets"),
+    ("netlink", "netlink protocols"),
+    ("filesystems", "types of file systems to mount"),
+    ("namespaces", "kinds of namespaces to make, of 8"),
+    ("keys", "types of keys to add"),
+    ("engines", "of bpf, perf, io_uring, userfaultfd, fanotify"),
+];
+
+/// What such a number of a machine's is not.
+pub const OWN_KERNEL: &str = concat!(
+    "Of a machine they are its own kernel's: of the host's its payload reaches none of these. What stands between is ",
+    "the process that is the machine, and who takes that over is on the host what that process is"
+);
+
+/// Machines and what their process may ask of the host.
+pub fn monitors(results: &Results) -> String {
+    let named = |contender: &Named| Some(format!("{}, {}", contender.name, contender.monitor.as_ref()?));
+    results.contenders.iter().filter_map(named).collect::<Vec<_>>().join("; ")
+}
+
+/// Those that answered what ways into a kernel there are: the host first, then the contenders.
+pub fn with_entries(results: &Results) -> Vec<(&str, bool, &BTreeMap<String, u64>)> {
+    let contenders =
+        results.contenders.iter().map(|named| (named.name.as_str(), named.class.has_own_kernel()));
+    let all = [(NATIVE, false)].into_iter().chain(contenders);
+    let answered = all.filter_map(|(name, own)| Some((name, own, &results.probes.get(name)?.entries)));
+    answered.filter(|(.., entries)| !entries.is_empty()).collect()
+}
+
 /// What a figure is held against natively: the way through a veth pair against the loopback device.
 pub fn native_of(figure: &str) -> &str {
     match figure {

@@ -171,6 +171,28 @@ fn overheads(text: &mut String, results: &Results) {
             if shared.is_empty() { "none of the host's".into() } else { shared.join(", ") }
         );
     }
+    entries(text, results);
+}
+
+/// Ways into the kernel that are no system calls: one line for each kind.
+fn entries(text: &mut String, results: &Results) {
+    let columns = figures::with_entries(results);
+    if columns.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\nOther ways into the kernel that the payload has");
+    for (key, words) in figures::ENTRIES {
+        let _ = write!(text, "{words:<46}");
+        for (name, own, entries) in &columns {
+            let count = entries.get(key).map_or("-".into(), u64::to_string);
+            let _ = write!(text, "  {name} {count}{}", if *own { "*" } else { "" });
+        }
+        text.push('\n');
+    }
+    let monitors = figures::monitors(results);
+    if !monitors.is_empty() {
+        let _ = writeln!(text, "* {}: {monitors}.", figures::OWN_KERNEL);
+    }
 }
 
 fn teardowns(text: &mut String, results: &Results) {

@@ -137,7 +137,39 @@ fn isolation(results: &Results) -> String {
             )
         })
         .collect();
-    html + "<details><summary>features that are not given</summary>" + &missing.concat() + "</details>"
+    html + "<details><summary>features that are not given</summary>"
+        + &missing.concat()
+        + "</details>"
+        + &entries(results)
+}
+
+/// Ways into the kernel that are no system calls.
+fn entries(results: &Results) -> String {
+    let columns = figures::with_entries(results);
+    if columns.is_empty() {
+        return String::new();
+    }
+    let head = columns.iter().map(|(name, own, _)| match own {
+        true => format!("{name} (its own kernel's)"),
+        false => (*name).to_owned(),
+    });
+    let head: Vec<String> = [String::new()].into_iter().chain(head).collect();
+    let row = |(key, words): &(&str, &str)| {
+        let counts = columns.iter().map(|(.., entries)| entries.get(*key).map_or("-".into(), u64::to_string));
+        [text(words)].into_iter().chain(counts).collect()
+    };
+    let rows: Vec<Vec<String>> = figures::ENTRIES.iter().map(row).collect();
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
+    let monitors = figures::monitors(results);
+    let own =
+        if monitors.is_empty() { String::new() } else { format!("{}: {monitors}.", figures::OWN_KERNEL) };
+    format!(
+        "<h3>Other ways into the kernel that the payload has</h3>{}<p class=\"note-text\">What exists and can be \
+         opened or made from inside. Devices are not opened, but asked whether they may be; files of processes \
+         are left out. {}</p>",
+        table(&head, &rows),
+        text(&own)
+    )
 }
 
 fn density(results: &Results) -> String {

@@ -2,6 +2,8 @@
 
 use std::ffi::CString;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// C's main, so that an idle instance holds no memory for a runtime that it does not use.
 // SAFETY: the only `main` of the program, which says `#![no_main]`; the C library calls it as its own.
@@ -69,8 +71,49 @@ pub fn call_with_nonsense(number: i64) -> i32 {
 /// A system call with plain numbers; whether it succeeds.
 pub fn call(number: i64, arguments: [i64; 5]) -> bool {
     let [a, b, c, d, e] = arguments;
-    // SAFETY: the callers in probe.rs hand in flags and descriptors only, or addresses of literals that live for ever.
+    // SAFETY: the callers in probe.rs and entries.rs hand in flags and descriptors only, or addresses of what outlives
+    // the call and is as large as the kernel takes it for.
     unsafe { libc::syscall(number, a, b, c, d, e) >= 0 }
+}
+
+/// The same with a string for its first argument: the answer, or minus the error number.
+pub fn call_with_name(number: i64, name: &str, [b, c, d, e]: [i64; 4]) -> i64 {
+    let Ok(name) = CString::new(name) else { return -i64::from(libc::EINVAL) };
+    // SAFETY: the string outlives the call; for the rest, as above.
+    match unsafe { libc::syscall(number, name.as_ptr(), b, c, d, e) } {
+        -1 => -i64::from(errno()),
+        answer => answer,
+    }
+}
+
+/// Whether open(2) gives a descriptor, which is closed again. Never waits, and takes no terminal.
+pub fn opens(path: &Path, flags: i32) -> bool {
+    let flags = flags | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: the string outlives the call, and the descriptor is nobody else's.
+    unsafe {
+        let file = libc::open(path.as_ptr(), flags);
+        file >= 0 && libc::close(file) == 0
+    }
+}
+
+/// Whether this device may be opened for reading or writing, without opening it: by its mode, by the cgroup (access(2)
+/// asks what open(2) asks), and by its mount.
+pub fn may_open_device(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: the string and the plain data outlive the calls.
+    unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        let mount = libc::statvfs(path.as_ptr(), &raw mut about) == 0 && about.f_flag & libc::ST_NODEV == 0;
+        mount && [libc::R_OK, libc::W_OK].iter().any(|mode| libc::access(path.as_ptr(), *mode) == 0)
+    }
+}
+
+/// mknod(2) of the first device of a driver.
+pub fn make_device(path: &Path, kind: u32, major: u32) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: the string outlives the call.
+    unsafe { libc::mknod(path.as_ptr(), kind | 0o600, libc::makedev(major, 0)) == 0 }
 }
 
 pub fn errno() -> i32 {
