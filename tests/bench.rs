@@ -114,6 +114,8 @@ fn a_small_run_measures_and_reports() {
     assert!(summary.contains("The same way natively, without a container: veth pair "), "{summary}");
     the_payload_is_confined(&results);
     the_payload_has_fewer_ways_in(&results, &summary);
+    let wide = &results["starts"]["four at a time"]["jug-oci"]["cpu_ms"];
+    assert!(wide[0].as_f64() > Some(0.1), "CPU time four at a time: {wide}");
     the_page_is_whole(&out);
 }
 
@@ -413,6 +415,9 @@ fn a_machine_has_its_root_on_a_disk() {
             results["overhead"][name]["create_ns"][0].as_f64() > Some(0.0),
             "{name} has no disk to write to"
         );
+        // Four at a time, with the CPU time of each turn.
+        let row = &results["starts"]["four at a time"][name];
+        assert!(row["cpu_ms"][0].as_f64() > Some(10.0), "{name}: {row}");
     }
     let monitor = results["contenders"][1]["monitor"].as_str().expect("a monitor");
     assert!(monitor.starts_with("user 0 with ") && text.contains(monitor), "{monitor}: {text}");

@@ -87,6 +87,7 @@ pub struct LeftOut {
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Starts {
     pub wall_ms: Vec<f64>,
+    /// Of each start; four at a time the mean of each turn.
     pub cpu_ms: Vec<f64>,
     pub failures: usize,
     /// How long all of them took, with the stops between them.
@@ -215,6 +216,8 @@ pub const NATIVE: &str = "native";
 pub const IDLE: &str = "idle";
 /// The manner of starts that tables show first.
 pub const SERIAL: &str = "serial";
+/// The manner whose CPU times are the means of a turn each.
+pub const FOUR_WIDE: &str = "four at a time";
 
 impl Results {
     pub fn read(file: &Path) -> Result<Self> {

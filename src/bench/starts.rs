@@ -1,6 +1,6 @@
 //! How quick starts are: one after the other, four at a time, and each after a rest. The contenders take turns in
 //! random order, so that the machine's moods fall on all alike. A start counts from the spawn of the command to the
-//! payload's word; CPU time is that of everything that was started until then.
+//! payload's word; CPU time is that of everything that was started until then, four at a time until the last one's.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::contender::Contender;
 use super::image::{Payload, Variant};
 use super::instance::{Instance, World};
-use super::results::{Class, SERIAL, Starts};
+use super::results::{Class, FOUR_WIDE, SERIAL, Starts};
 use super::stats::Dice;
 use super::{measure, parts};
 use crate::error::Result;
@@ -30,7 +30,7 @@ impl Manner {
         match self {
             Self::Serial => SERIAL,
             Self::Spaced => "spaced 150 ms",
-            Self::FourWide => "four at a time",
+            Self::FourWide => FOUR_WIDE,
         }
     }
 }
@@ -68,10 +68,10 @@ pub fn measure(
     let (begun, rounds) =
         (Instant::now(), |contender: &Contender| rounds(contender, manner, wanted.quick, wanted.n));
     let mut found: BTreeMap<String, Starts> = BTreeMap::new();
-    // Four at a time it is one turn in three that does a third of them.
-    let turns_of = |contender: &Contender| match manner {
-        Manner::FourWide => rounds(contender).min(3),
-        _ => rounds(contender),
+    // Four at a time it is a few turns that do all, of four at least.
+    let turns_of = |contender: &Contender| match (manner, rounds(contender)) {
+        (Manner::FourWide, all) if all > 0 => (all / 4).clamp(1, 3),
+        (_, all) => all,
     };
     // Each once, and then as many as there is time for.
     let mut turns: Vec<&Contender> = all.iter().filter(|contender| turns_of(contender) > 0).collect();
@@ -86,7 +86,7 @@ pub fn measure(
         }
         let row = found.entry(contender.name.clone()).or_default();
         if manner == Manner::FourWide {
-            four_wide(world, contender, rounds(contender) / 3, row)?;
+            four_wide(world, contender, rounds(contender).div_ceil(turns_of(contender)), row)?;
             continue;
         }
         if manner == Manner::Spaced {
@@ -109,39 +109,66 @@ pub fn measure(
     Ok(found)
 }
 
-/// One start and the CPU time of it in milliseconds: of what has ended, and of the new processes that live.
+/// CPU time of what is started from here on, in milliseconds: of what has ended, and of the new processes that live.
+struct Spent {
+    before: Vec<u32>,
+    ended: f64,
+}
+
+impl Spent {
+    fn begin() -> Self {
+        measure::reap();
+        let ended = measure::cpu_of_children().unwrap_or(0.0);
+        Self { before: measure::children(std::process::id()), ended }
+    }
+
+    /// Nobody may wait for a child meanwhile.
+    fn now(&self) -> f64 {
+        measure::reap();
+        let children = measure::children(std::process::id()).into_iter();
+        let new = children.filter(|pid| !self.before.contains(pid));
+        let alive: f64 = new.flat_map(measure::tree).map(measure::cpu_of).sum();
+        measure::cpu_of_children().unwrap_or(0.0) - self.ended + alive
+    }
+}
+
+/// One start and its CPU time.
 pub fn one<'w>(world: &'w World, contender: &'w Contender, variant: Variant) -> Result<(Instance<'w>, f64)> {
-    measure::reap();
-    let own = std::process::id();
-    let (before, ended) = (measure::children(own), measure::cpu_of_children().unwrap_or(0.0));
+    let spent = Spent::begin();
     let instance = world.start(contender, variant)?;
-    measure::reap();
-    let new = measure::children(own).into_iter().filter(|pid| !before.contains(pid));
-    let alive: f64 = new.flat_map(measure::tree).map(measure::cpu_of).sum();
-    let cpu = measure::cpu_of_children().unwrap_or(0.0) - ended + alive;
+    let cpu = spent.now();
     Ok((instance, cpu))
 }
 
-/// `starts` starts and stops by four threads.
+/// `starts` starts by four threads, and then their stops. The CPU time of a start is the mean of all, which live when
+/// it is read: a stop is in nobody's, as it is in none of a serial start.
 fn four_wide(world: &World, contender: &Contender, starts: usize, row: &mut Starts) -> Result<()> {
-    measure::reap();
-    let (begun, left) = (Instant::now(), AtomicUsize::new(starts));
+    let (spent, begun) = (Spent::begin(), Instant::now());
+    let left = AtomicUsize::new(starts);
     let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
     let worker = || {
-        let mut walls = Vec::new();
+        let mut started = Vec::new();
         while take() {
-            walls.push(world.start(contender, Variant::of(Payload::Idle)).map(|instance| instance.wall_ms));
+            started.push(world.start(contender, Variant::of(Payload::Idle)));
         }
-        walls
+        started
     };
-    let walls: Vec<Result<f64>> = std::thread::scope(|scope| {
+    let started: Vec<Vec<Result<Instance>>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+        workers.into_iter().map(|worker| worker.join().unwrap_or_default()).collect()
     });
-    row.seconds += begun.elapsed().as_secs_f64();
+    let looked = Instant::now();
+    let walls: Vec<f64> = started.iter().flatten().flatten().map(|instance| instance.wall_ms).collect();
+    // What a start that failed has used is nobody's, and in the sum.
+    row.cpu_ms.extend((walls.len() == starts).then(|| spent.now() / starts as f64));
+    let looked = looked.elapsed();
+    std::thread::scope(|scope| {
+        started.into_iter().for_each(|own| drop(scope.spawn(move || drop(own))));
+    });
+    row.seconds += (begun.elapsed() - looked).as_secs_f64();
     measure::reap();
     super::place::check()?;
-    row.failures += walls.iter().filter(|wall| wall.is_err()).count();
-    row.wall_ms.extend(walls.into_iter().flatten());
+    row.failures += starts - walls.len();
+    row.wall_ms.extend(walls);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bench::results::{Class, Growth, IDLE, NATIVE, Named, Point, Results, SERIAL, Starts};
+use crate::bench::results::{Class, FOUR_WIDE, Growth, IDLE, NATIVE, Named, Point, Results, SERIAL, Starts};
 use crate::bench::stats::{self, Blocks, Dice, Line};
 
 /// What a program that idles costs on top, in KiB for one more instance: MemTotal - MemAvailable over N.
@@ -54,7 +54,7 @@ pub fn first<'m, T>(all: &'m BTreeMap<String, T>, name: &str) -> Vec<(&'m String
 
 /// Starts and stops per second, where they follow one another at once.
 pub fn rate(manner: &str, row: &Starts) -> Option<f64> {
-    let at_once = manner == SERIAL || row.cpu_ms.is_empty();
+    let at_once = [SERIAL, FOUR_WIDE].contains(&manner);
     at_once.then(|| row.wall_ms.len() as f64 / row.seconds.max(1e-9))
 }
 
