@@ -317,3 +317,16 @@ impl Drop for Overlay {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::results::{FOLDED, IDLE};
+
+    #[test]
+    fn variants_have_the_names_that_reports_look_for() {
+        let idle = Variant::of(Payload::Idle);
+        assert_eq!(idle.name(), IDLE);
+        assert_eq!(Variant { folded: true, ..idle }.name(), FOLDED);
+    }
+}

@@ -200,3 +200,31 @@ pub fn expected(part: Part, contenders: &[Contender], options: &Options, n: usiz
     };
     Expected { seconds: seconds.min(most), first }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::contender::Kind;
+    use crate::bench::results::{FOLDED, IDLE};
+
+    /// A full run that is told nothing else has a virtual machine with KSM and one that serves; the one with its root
+    /// on a disk it has beside it, idle.
+    #[test]
+    fn a_full_run_grows_machines_in_every_way() {
+        let machine = |name: &str| Contender::new(name.into(), Kind::Qemu, vec!["/bin/true".into()]);
+        let contenders = [machine("qemu-microvm"), machine("qemu-microvm-disk")];
+        let full = Options { density: true, ..Options::default() };
+        let grown = |options: &Options, machine: usize| -> Vec<String> {
+            let parts = parts(&contenders, options, &Results::default()).into_iter();
+            let variants = parts.filter_map(|part| match part {
+                Part::Growth(at, variant) if at == machine => Some(variant.name()),
+                _ => None,
+            });
+            variants.collect()
+        };
+        assert_eq!(grown(&full, 0), [IDLE, FOLDED, "light", "touch", "free"]);
+        assert_eq!(grown(&full, 1), [IDLE]);
+        let chosen = Options { variants: vec![Grown::Ksm], ..full };
+        assert_eq!([grown(&chosen, 0), grown(&chosen, 1)], [[FOLDED], [FOLDED]]);
+    }
+}

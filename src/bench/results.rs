@@ -214,6 +214,8 @@ pub struct Results {
 pub const NATIVE: &str = "native";
 /// The variant that every contender can do.
 pub const IDLE: &str = "idle";
+/// The same with KSM on, for virtual machines.
+pub const FOLDED: &str = "idle, KSM on";
 /// The manner of starts that tables show first.
 pub const SERIAL: &str = "serial";
 /// The manner whose CPU times are the means of a turn each.

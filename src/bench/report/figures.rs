@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::bench::results::{Class, FOUR_WIDE, Growth, IDLE, NATIVE, Named, Point, Results, SERIAL, Starts};
+use crate::bench::results::{
+    Class, FOLDED, FOUR_WIDE, Growth, IDLE, NATIVE, Named, Point, Results, SERIAL, Starts,
+};
 use crate::bench::stats::{self, Blocks, Dice, Line};
 
 /// What a program that idles costs on top, in KiB for one more instance: MemTotal - MemAvailable over N.
@@ -63,10 +65,19 @@ pub fn idle<'r>(results: &'r Results, name: &str) -> Option<&'r Growth> {
     results.growth.get(IDLE)?.get(name)
 }
 
-/// Contenders with a kernel of their own and their line, to which the others are a ratio.
-pub fn machines(results: &Results) -> Vec<(&Named, Line)> {
-    let own = results.contenders.iter().filter(|contender| contender.class.has_own_kernel());
-    own.filter_map(|contender| Some((contender, best_line(idle(results, &contender.name)?)?.0))).collect()
+/// Contenders with a kernel of their own, idle, and their line, to which the others are a ratio; then the same with KSM
+/// on, by a name that says so.
+pub fn machines(results: &Results) -> Vec<(String, &Named, Line)> {
+    let mut machines = Vec::new();
+    for variant in [IDLE, FOLDED] {
+        let how = variant.strip_prefix(IDLE).unwrap_or(variant);
+        let Some(rows) = results.growth.get(variant) else { continue };
+        for contender in results.contenders.iter().filter(|contender| contender.class.has_own_kernel()) {
+            let line = rows.get(&contender.name).and_then(best_line);
+            machines.extend(line.map(|(line, _)| (format!("{}{how}", contender.name), contender, line)));
+        }
+    }
+    machines
 }
 
 /// What a figure of the payload is called, and its unit. MB/s are better the more they are.
@@ -249,6 +260,40 @@ fn group(number: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A machine has a row for each of its idle growths, and the second says what it is.
+    #[test]
+    fn a_machine_with_ksm_has_a_row_of_its_own() {
+        let point = |n: usize, used: f64| {
+            let mut point: serde_json::Map<_, _> = [
+                "not_free",
+                "pss",
+                "own",
+                "state",
+                "slab",
+                "kernel_stack",
+                "page_tables",
+                "percpu",
+                "shmem",
+                "folded",
+            ]
+            .into_iter()
+            .map(|name| (name.to_owned(), 0.0.into()))
+            .collect();
+            point.extend([("n".to_owned(), n.into()), ("used".to_owned(), used.into())]);
+            serde_json::from_value(point.into()).expect("a point")
+        };
+        let mut results = Results::default();
+        results.contenders.push(Named::new("qemu-microvm", Class::Hardware));
+        for (variant, each) in [(IDLE, 100.0), (FOLDED, 60.0)] {
+            let points = (0..5).map(|n| point(n, each * n as f64)).collect();
+            let growth = Growth { points, ..Growth::default() };
+            results.growth.entry(variant.into()).or_default().insert("qemu-microvm".into(), growth);
+        }
+        let rows: Vec<(String, f64)> =
+            machines(&results).into_iter().map(|(name, _, line)| (name, line.slope.round())).collect();
+        assert_eq!(rows, [("qemu-microvm".into(), 100.0), ("qemu-microvm, KSM on".into(), 60.0)]);
+    }
 
     #[test]
     fn figures_read_well() {

@@ -82,7 +82,7 @@ fn density(text: &mut String, results: &Results) {
             );
         }
     }
-    for (machine, line) in figures::machines(results) {
+    for (name, machine, line) in figures::machines(results) {
         let others = results.contenders.iter().filter(|contender| !contender.class.has_own_kernel());
         let ratios = others.filter_map(|contender| {
             let (own, by) = figures::best_line(figures::idle(results, &contender.name)?)?;
@@ -93,8 +93,7 @@ fn density(text: &mut String, results: &Results) {
             let memory = machine.memory_mib.map_or_else(String::new, |mib| format!(" in {mib} MiB"));
             let _ = writeln!(
                 text,
-                "Idle instances for one {}{memory} ({}): {}",
-                machine.name,
+                "Idle instances for one {name}{memory} ({}): {}",
                 machine.class.words(),
                 ratios.join(", ")
             );

@@ -59,7 +59,8 @@ fn cards(results: &Results) -> String {
         if let Some(line) = figures::idle(results, &first.name).and_then(figures::best_line) {
             let words = format!("idle instances of {} in a GiB ({})", first.name, line.1);
             cards.push((short(figures::per_gib(&line.0)), words));
-            for (machine, other) in figures::machines(results) {
+            let machines = figures::machines(results);
+            for (_, machine, other) in machines.iter().filter(|(name, machine, _)| *name == machine.name) {
                 let words = format!("of them for one {} ({})", machine.name, machine.class.words());
                 cards.push((format!("{} ×", short(other.slope / line.0.slope)), words));
             }
@@ -248,17 +249,17 @@ fn ratios(results: &Results, found: &[(&Named, &Growth)]) -> String {
             let (own, by) = figures::best_line(growth)?;
             let ratio = |line: &stats::Line| short(line.slope / own.slope);
             let first = [text(&contender.name), format!("left|{by}")].into_iter();
-            Some(first.chain(machines.iter().map(|(_, line)| ratio(line))).collect())
+            Some(first.chain(machines.iter().map(|(.., line)| ratio(line))).collect())
         })
         .collect();
     if machines.is_empty() || rows.is_empty() {
         return String::new();
     }
-    let name = |machine: &Named| {
+    let name = |(name, machine, _): &(String, &Named, stats::Line)| {
         let memory = machine.memory_mib.map_or_else(String::new, |mib| format!(", {mib} MiB"));
-        format!("for one {}{memory} ({})", machine.name, machine.class.words())
+        format!("for one {name}{memory} ({})", machine.class.words())
     };
-    let head: Vec<String> = machines.iter().map(|(machine, _)| name(machine)).collect();
+    let head: Vec<String> = machines.iter().map(name).collect();
     let head: Vec<&str> = ["", "left|"].into_iter().chain(head.iter().map(String::as_str)).collect();
     format!("<h3>Idle containers for one machine</h3>{}", table(&head, &rows))
 }
