@@ -53,7 +53,9 @@ pub fn prepare(contender: &mut Contender, world: &World, kernel: Option<&Path>, 
         (Kind::UserModeLinux, _) => (initrd, Err("user-mode Linux has its own disks".into())),
         (_, None) => (initrd.clone(), modules::with_modules(&packed, &modules::ALL, &initrd, dir)),
         (_, Some(_)) => {
-            let own = modules::with_modules(&packed, &modules::DISK, &initrd, dir).map_err(Error::new)?;
+            // A kernel that somebody built may have them in itself: whether it finds the disk, its first start tells.
+            let own = modules::with_modules(&packed, &modules::DISK, &initrd, dir);
+            let own = own.unwrap_or_else(|_| initrd.clone());
             (own, modules::with_modules(&packed, &modules::ALL, &initrd, dir))
         }
     };

@@ -26,7 +26,7 @@ pub fn begin() {
 }
 
 /// Makes the disk that holds the payload the root, frees the initramfs, and goes on as that payload: what
-/// switch_root(8) does. The exit code, if there is no such disk.
+/// switch_root(8) does. A machine without such a disk ends.
 pub fn switch(word: &str) -> i32 {
     kernel::mount("devtmpfs", "devtmpfs", "/dev");
     load_modules();
@@ -35,7 +35,8 @@ pub fn switch(word: &str) -> i32 {
         mounted && (Path::new("/disk/payload").exists() || !kernel::unmount("/disk"))
     };
     if !disks().any(holds_payload) {
-        eprintln!("no disk holds the payload");
+        eprintln!("no disk holds the payload: is virtio_blk in the kernel, or a module beside it?");
+        kernel::end_machine();
         return 1;
     }
     // What was unpacked is memory until its last name is gone; this program's own, when it becomes another one.
