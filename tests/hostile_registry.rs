@@ -6,9 +6,9 @@ mod hostile;
 #[path = "registry/place.rs"]
 mod place;
 
-use std::io::Read as _;
-use std::sync::Arc;
+use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hostile::{Asked, Body, Hostile, Reply};
@@ -328,6 +328,260 @@ fn what_is_there_is_not_asked_for_again() {
         let said = read(&*open(&shifted, &access()), &wanted, 70_000).expect_err(range);
         assert!(said.contains("from 70000 on"), "{said}");
     }
+}
+
+/// A blob that comes in pieces: nine, the last of which is small.
+static LARGE: LazyLock<Arc<Vec<u8>>> =
+    LazyLock::new(|| Arc::new((0..(32 << 20) + 12_345_usize).map(|n| (n / 1000) as u8).collect()));
+const PIECE: usize = 4 << 20;
+/// How many pieces of a pull come ahead of their turn at the same time.
+const PLACES: usize = 4;
+
+fn large() -> Descriptor {
+    Descriptor::new(MediaType::ImageLayer, LARGE.len() as u64, digest::of(b"anything"))
+}
+
+/// One after the other: they count threads.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many threads of this process fetch pieces.
+fn fetchers() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads").flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name == "piece\n").count()
+}
+
+/// What `Range: bytes=FIRST-[LAST]` asks for: the first byte, and the one after the last if that was said.
+fn range(asked: &Asked) -> (usize, Option<usize>) {
+    let range = asked.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let (first, last) = range.unwrap_or(("0", ""));
+    (first.parse().expect("a number"), last.parse().ok().map(|last: usize| last + 1))
+}
+
+/// The truth.
+fn part(asked: &Asked) -> Reply {
+    let (first, end) = range(asked);
+    let end = end.unwrap_or(LARGE.len());
+    let said = format!("bytes {first}-{}/{}", end - 1, LARGE.len());
+    match asked.header("range") {
+        Some(_) => Reply::new(206, &LARGE[first..end]).with("Content-Range", said),
+        None => Reply::new(200, LARGE.to_vec()),
+    }
+}
+
+/// Waits until a server was asked so often, and sees that it stays so.
+fn settles(server: &Hostile, times: usize) {
+    let begin = Instant::now();
+    while server.asked().len() < times && begin.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.asked().len(), times);
+}
+
+/// How many of the requests had no end.
+fn open_ended(server: &Hostile) -> usize {
+    server.asked().iter().filter(|asked| range(asked).1.is_none()).count()
+}
+
+#[test]
+fn a_large_blob_comes_in_pieces_several_at_a_time() {
+    let _alone = alone();
+    let crowd = Arc::new((Mutex::new((0, 0)), Condvar::new()));
+    let seen = crowd.clone();
+    let pieces = Hostile::start(move |asked, before| {
+        // Nobody gets anything before all are there that come: the first one decides, and the others follow.
+        let mut counts = seen.0.lock().expect("the counts");
+        counts.0 += 1;
+        counts.1 = counts.0.max(counts.1);
+        seen.1.notify_all();
+        let waits = |counts: &mut (usize, usize)| before > 0 && counts.1 < PLACES;
+        let all = seen.1.wait_timeout_while(counts, Duration::from_secs(10), waits);
+        all.expect("the counts").0.0 -= 1;
+        part(asked)
+    });
+    let source = open(&pieces, &access());
+    assert!(read(&*source, &large(), 0).expect("the blob") == **LARGE);
+    assert_eq!(crowd.0.lock().expect("the counts").1, PLACES, "at the same time");
+    let mut asked: Vec<_> = pieces.asked().iter().map(range).collect();
+    asked.sort_unstable();
+    let wanted = (0..LARGE.len()).step_by(PIECE).map(|at| (at, Some(LARGE.len().min(at + PIECE))));
+    assert_eq!(asked, wanted.collect::<Vec<_>>(), "each byte once");
+    assert_eq!(fetchers(), 0);
+    // From another byte on, and where no more is left than one request is good for.
+    assert!(read(&*source, &large(), 1).expect("the blob") == LARGE[1..]);
+    assert_eq!(open_ended(&pieces), 0);
+    let rest = LARGE.len() - 70_000;
+    assert!(read(&*source, &large(), rest as u64).expect("the rest") == LARGE[rest..]);
+    assert_eq!(range(pieces.asked().last().expect("a request")), (rest, None));
+}
+
+#[test]
+fn who_knows_no_ranges_is_read_as_one_stream() {
+    let _alone = alone();
+    let whole = Hostile::start(|_, _| Reply::new(200, LARGE.to_vec()));
+    assert!(read(&*open(&whole, &access()), &large(), 0).expect("the blob") == **LARGE);
+    assert_eq!(whole.asked().len(), 1);
+    assert!(read(&*open(&whole, &access()), &large(), 7).expect("the blob") == LARGE[7..]);
+    // Those who refuse the first piece, or send another one, are asked for all.
+    for bad in ["400", "416", "bytes 0-4194303/5", "bytes 0-4194303/*", "bytes 0-4194302/33566777", ""] {
+        let other = Hostile::start(move |asked, _| match (range(asked).1, bad) {
+            (None, _) => part(asked),
+            (_, "400" | "416") => Reply::new(bad.parse().expect("a status"), ""),
+            _ => Reply::new(206, &LARGE[..PIECE]).with("Content-Range", bad),
+        });
+        assert!(read(&*open(&other, &access()), &large(), 0).expect(bad) == **LARGE, "{bad}");
+        assert_eq!((other.asked().len(), open_ended(&other)), (2, 1), "{bad}");
+    }
+}
+
+/// A registry that changes its mind is asked once for all that is missing.
+#[test]
+fn later_pieces_that_do_not_come_come_by_one_stream() {
+    let _alone = alone();
+    for bad in ["200", "404", "416", "first", "last", "total", "length", "none"] {
+        let liar = Hostile::start(move |asked, before| {
+            let (first, end) = range(asked);
+            let (Some(end), true) = (end, before >= 3) else { return part(asked) };
+            let (last, size) = (end - 1, LARGE.len());
+            let (said, end) = match bad {
+                "200" => return Reply::new(200, LARGE.to_vec()),
+                "404" | "416" => return Reply::new(bad.parse().expect("a status"), ""),
+                "first" => (format!("bytes {}-{last}/{size}", first - 1), end),
+                "last" => (format!("bytes {first}-{}/{size}", last + 1), end),
+                "total" => (format!("bytes {first}-{last}/{}", size + 1), end),
+                "length" => (format!("bytes {first}-{last}/{size}"), last),
+                _ => (String::new(), end),
+            };
+            Reply::new(206, &LARGE[first..end]).with("Content-Range", said)
+        });
+        assert!(read(&*open(&liar, &access()), &large(), 0).expect(bad) == **LARGE, "{bad}");
+        assert_eq!(open_ended(&liar), 1, "{bad}");
+        assert_eq!(fetchers(), 0, "{bad}");
+    }
+    // Where that fails as well, what came in its order is kept, and the error is the registry's.
+    let gone = Hostile::start(|asked, before| if before < 3 { part(asked) } else { Reply::new(404, "") });
+    let mut reader = open(&gone, &access()).blob(&large(), 0).expect("the first piece");
+    let mut got = Vec::new();
+    let said = reader.read_to_end(&mut got).expect_err("the rest").to_string();
+    assert!(said.contains("404"), "{said}");
+    assert!(got.len() >= PIECE && got[..] == LARGE[..got.len()], "{}", got.len());
+}
+
+/// Each piece is asked for as every blob is: again where it is worth it, with a token here and without one elsewhere.
+#[test]
+fn pieces_are_asked_for_as_blobs_are() {
+    let _alone = alone();
+    let storage = Hostile::start(|asked, before| match before {
+        // Busy, once each.
+        2 | 5 => Reply::new(503, ""),
+        _ => part(asked),
+    });
+    let there = storage.url("/storage");
+    let registry = Hostile::start(move |asked, _| match asked.header("authorization") {
+        None => basic(),
+        Some(_) => Reply::new(307, "").with("Location", there.clone()),
+    });
+    assert!(read(&*open(&registry, &access()), &large(), 0).expect("the blob") == **LARGE);
+    let asked = storage.asked();
+    assert_eq!(asked.len(), LARGE.len().div_ceil(PIECE) + 2);
+    assert_eq!(open_ended(&storage), 0);
+    assert!(asked.iter().all(|asked| asked.header("authorization").is_none()));
+}
+
+/// A piece that breaks off, or stalls, breaks the stream off there, and not before.
+#[test]
+fn a_piece_that_breaks_off() {
+    let _alone = alone();
+    let third = 2 * PIECE;
+    for stalls in [false, true] {
+        let server = Hostile::start(move |asked, _| match range(asked) {
+            (at, Some(end)) if at == third => {
+                let (half, length) = (LARGE[at..at + PIECE / 2].to_vec(), PIECE as u64);
+                let body = if stalls { Body::Stall(half, length) } else { Body::Short(half, length) };
+                Reply::body(206, body)
+                    .with("Content-Range", format!("bytes {at}-{}/{}", end - 1, LARGE.len()))
+            }
+            _ => part(asked),
+        });
+        let source = open(&server, &access());
+        let mut reader = source.blob(&large(), 0).expect("the first piece");
+        let (mut got, begin) = (Vec::new(), Instant::now());
+        let said = reader.read_to_end(&mut got).expect_err("it breaks off").to_string();
+        assert!(said.contains("sha256:") && begin.elapsed() < Duration::from_secs(10), "{said}");
+        assert!(got == LARGE[..third + PIECE / 2], "{}", got.len());
+        drop(reader);
+        assert_eq!(fetchers(), 0);
+        let rest = read(&*source, &large(), got.len() as u64).expect("the rest");
+        assert!(rest == LARGE[got.len()..]);
+    }
+}
+
+#[test]
+fn who_reads_no_more_ends_all_that_fetches() {
+    let _alone = alone();
+    let patient = Access { stall: Duration::from_secs(60), ..access() };
+    for silent in [false, true] {
+        let server = Hostile::start(move |asked, before| match (before, range(asked)) {
+            (0, _) => part(asked),
+            // An answer that does not come, one that ends in the middle, and one that is to be waited for.
+            (1, _) if silent => {
+                std::thread::sleep(Duration::from_secs(8));
+                Reply::new(200, "")
+            }
+            (2, _) if silent => Reply::new(503, "").with("Retry-After", "50"),
+            (_, (at, end)) => {
+                let end = end.expect("an end");
+                Reply::body(206, Body::Stall(LARGE[at..at + 1000].to_vec(), (end - at) as u64))
+                    .with("Content-Range", format!("bytes {at}-{}/{}", end - 1, LARGE.len()))
+            }
+        });
+        let source = open(&server, &patient);
+        let mut reader = source.blob(&large(), 0).expect("the first piece");
+        reader.read_exact(&mut [0; 1000]).expect("the first bytes");
+        settles(&server, 1 + PLACES);
+        assert_eq!(fetchers(), PLACES);
+        let begin = Instant::now();
+        drop(reader);
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(fetchers(), 0);
+        settles(&server, 1 + PLACES);
+    }
+}
+
+/// However many blobs come at the same time, no more waits for its turn than of one.
+#[test]
+fn many_blobs_share_the_places() {
+    let _alone = alone();
+    const BLOBS: usize = 6;
+    let server = Hostile::start(|asked, _| part(asked));
+    let source = open(&server, &access());
+    let mut readers: Vec<_> = (0..BLOBS).map(|_| source.blob(&large(), 0).expect("a blob")).collect();
+    for reader in &mut readers {
+        reader.read_exact(&mut [0; 1]).expect("the first byte");
+    }
+    settles(&server, BLOBS + PLACES);
+    let end = |mut reader: Box<dyn Read + Send>| {
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).expect("the rest");
+        assert!(rest == LARGE[1..]);
+    };
+    // One that has no place goes on by itself, in larger pieces; and takes the places when they are free.
+    let (first, last) = (readers.remove(0), readers.pop().expect("a reader"));
+    end(last);
+    let lengths = |from: usize| -> Vec<usize> {
+        server.asked()[from..].iter().map(range).map(|(at, end)| end.expect("an end") - at).collect()
+    };
+    let before = BLOBS + PLACES;
+    assert!(matches!(lengths(before)[..], [a, b] if a > PIECE && b > PIECE), "{:?}", lengths(before));
+    drop(first);
+    std::thread::scope(|scope| readers.into_iter().for_each(|reader| drop(scope.spawn(|| end(reader)))));
+    assert!(lengths(before).into_iter().filter(|length| *length == PIECE).count() >= PLACES);
+    assert_eq!((open_ended(&server), fetchers()), (0, 0));
 }
 
 #[test]

@@ -87,6 +87,32 @@ fn layers_that_came_compressed_in_another_way_are_pushed() {
     place.skopeo(&["inspect", &format!("docker-archive:{archive}")]);
 }
 
+/// docker-registry knows ranges: a large layer comes in pieces, and is what was sent.
+#[test]
+fn a_large_layer_comes_in_pieces() {
+    let place = Place::new();
+    let registry = DockerRegistry::plain(&place);
+    // What compresses to nothing less than itself.
+    let mut state = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    });
+    let file = place.write("made/noise", noise.take(40 << 20).collect::<Vec<u8>>());
+    let (archive, dir) = (place.text("made.tar"), file.parent().expect("a parent").display().to_string());
+    place.run("/usr/bin/tar", &["-cf", &archive, "-C", &dir, "noise"]);
+    let name = registry.name("large:t");
+    let id = place.jug(&["import", &archive, &name]).works();
+    place.jug(&["push", &name]).works();
+    let other = place.text("other");
+    let jug = |args: &[&str]| place.run(env!("CARGO_BIN_EXE_jug"), &[&["--root", &other], args].concat());
+    assert_eq!(id, format!("sha256:{}", jug(&["pull", "-q", &name])));
+    jug(&["system", "fsck", "--deep"]);
+    let log = registry.log();
+    let pieces = log.lines().filter(|line| line.contains("http.response.status=206")).count();
+    assert_eq!(pieces, 11, "{log}");
+}
+
 #[test]
 fn names_of_etc_hosts_resolve_in_a_static_program() {
     let place = Place::new();

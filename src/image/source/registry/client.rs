@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use ureq::http::{Method, Request, Response, Uri, header, request};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use super::answer::{backoff, clean, covers, drain, is_loopback, location, message, origin_of, pause};
 use super::challenge::{self, Challenge};
 use super::token::{self, Authorization, Question};
-use super::{address, proxy, tls};
+use super::{address, proxy, stop, tls};
 use crate::error::{Error, Result};
 use crate::image::source::credentials::{self, Credential};
 use crate::image::source::registries::{Place, api_host};
@@ -25,6 +25,8 @@ use crate::image::source::{Access, credentials::find};
 /// How often a request is sent before its failure counts, and how many redirects one may take.
 const MOST_TRIES: u32 = 4;
 const MOST_HOPS: u32 = 8;
+/// How many connections wait for their next request: those of the pieces of a blob, and of some other blobs.
+const MOST_IDLE: usize = 8;
 /// What a registry may need to put a large upload together before it answers.
 const UPLOAD_STALL: Duration = Duration::from_secs(300);
 
@@ -99,15 +101,20 @@ impl Client {
                 .timeout_per_read(Some(access.stall))
                 .timeout_per_write(Some(access.stall))
                 .max_response_header_size(64 << 10)
+                .max_idle_connections_per_host(MOST_IDLE)
                 .tls_config(tls)
                 .build()
         };
         let credential = find(access, &place.reference.name())?;
         Ok(Self {
-            own: Agent::new_with_config(config(tls::of(&host, insecure, access)?)),
+            own: Agent::with_parts(
+                config(tls::of(&host, insecure, access)?),
+                stop::connector(),
+                DefaultResolver::default(),
+            ),
             foreign: Agent::with_parts(
                 config(tls::plain(insecure)),
-                DefaultConnector::new(),
+                stop::connector(),
                 address::Guard::new(&host),
             ),
             schemes: if insecure { &["https", "http"] } else { &["https"] },
@@ -153,7 +160,7 @@ impl Client {
                     continue;
                 }
                 Err(failure) if failure.passing && !last => {
-                    std::thread::sleep(backoff(tries));
+                    stop::sleep(backoff(tries));
                     continue;
                 }
                 Err(failure) => return Err(failure.error),
@@ -167,7 +174,7 @@ impl Client {
             }
             let wait = if last { None } else { pause(&response, tries) };
             match wait {
-                Some(wait) => std::thread::sleep(wait),
+                Some(wait) => stop::sleep(wait),
                 None => return Ok(response),
             }
         }
@@ -257,6 +264,9 @@ impl Client {
         stall: Duration,
     ) -> std::result::Result<Response<Body>, Failure> {
         let failed = |e: ureq::http::Error| Failure::lasting(Error::new(format!("{target}: {e}")));
+        if stop::stopped() {
+            return Err(Failure::lasting(Error::new(format!("{target}: nobody waits for it any more"))));
+        }
         let request = agent
             .configure_request(request.body(body).map_err(failed)?)
             .proxy(proxy::of(target).map_err(Failure::lasting)?)
@@ -423,10 +433,10 @@ impl Client {
             };
             match answer {
                 Ok(response) => match pause(&response, tries).filter(|_| tries < MOST_TRIES) {
-                    Some(wait) => std::thread::sleep(wait),
+                    Some(wait) => stop::sleep(wait),
                     None => return Ok((response.status().as_u16(), drain(response))),
                 },
-                Err(failure) if failure.passing && tries < MOST_TRIES => std::thread::sleep(backoff(tries)),
+                Err(failure) if failure.passing && tries < MOST_TRIES => stop::sleep(backoff(tries)),
                 Err(failure) => return Err(failure.error),
             }
         }

@@ -8,9 +8,11 @@ mod body;
 pub(crate) mod challenge;
 mod client;
 mod proxy;
+mod stop;
 mod tls;
 mod token;
 mod upload;
+mod wide;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub struct Registry {
     places: Vec<Client>,
     /// The place that answered last.
     best: AtomicUsize,
+    /// For what comes ahead of its turn.
+    room: wide::Room,
 }
 
 impl Registry {
@@ -43,7 +47,8 @@ impl Registry {
     pub fn for_pull(reference: &Reference, access: &Access) -> Result<Handle> {
         let places = Registries::load()?.places(reference)?;
         let places = places.into_iter().map(|place| Client::new(place, access)).collect::<Result<_>>()?;
-        Ok(Handle(Arc::new(Self { reference: reference.clone(), places, best: AtomicUsize::new(0) })))
+        let (reference, best) = (reference.clone(), AtomicUsize::new(0));
+        Ok(Handle(Arc::new(Self { reference, places, best, room: wide::Room::default() })))
     }
 
     /// What a push writes to: never a mirror.
@@ -78,15 +83,20 @@ impl Registry {
         Err(failed.unwrap_or_else(|| Error::new(format!("{}: no place to ask", self.name()))))
     }
 
-    fn ask_blob(&self, digest: &str, offset: u64) -> Result<Response<Body>> {
+    /// Asks for the bytes of a blob from `first` on, up to `end` where that is given. The answer says what comes.
+    fn ask_blob(&self, digest: &str, first: u64, end: Option<u64>) -> Result<Response<Body>> {
         self.first(|client| {
             let mut ask = pull(client, &format!("blobs/{digest}"));
-            if offset > 0 {
-                ask.headers.push(("range", format!("bytes={offset}-")));
+            match end {
+                Some(end) => ask.headers.push(("range", format!("bytes={first}-{}", end - 1))),
+                None if first > 0 => ask.headers.push(("range", format!("bytes={first}-"))),
+                None => {}
             }
             let response = client.send(&ask, Payload::None)?;
             match response.status().as_u16() {
                 200 | 206 => Ok(response),
+                // What some say to whatever has a range: they may know the blob.
+                400 | 416 if end.is_some() => Ok(response),
                 _ => Err(client.refusal(&format!("blob {digest}"), response)),
             }
         })
@@ -165,10 +175,7 @@ impl Source for Handle {
     }
 
     fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>> {
-        let digest = descriptor.digest().to_string();
-        let mut incoming = body::Incoming::new(self.0.clone(), digest, offset, descriptor.size());
-        incoming.connect()?;
-        Ok(Box::new(incoming))
+        wide::open(self.0.clone(), descriptor, offset)
     }
 }
 
