@@ -47,6 +47,15 @@ fn on_the_host_root_is_the_mapped_id() {
 }
 
 #[test]
+fn the_message_queues_are_the_containers_own() {
+    let b = mapped();
+    let c = b.running();
+    let queues = fs::metadata(format!("/proc/{}/root/dev/mqueue", c.pid())).expect("stat");
+    // With runc the group is the caller's.
+    assert_eq!(queues.uid(), BASE);
+}
+
+#[test]
 fn another_user_is_another_mapped_id() {
     let b = mapped();
     b.edit(|spec| spec["process"]["user"] = json!({ "uid": 1000, "gid": 2000, "additionalGids": [7] }));

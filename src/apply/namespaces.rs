@@ -63,11 +63,21 @@ impl Joined {
     }
 }
 
-/// The flags of the one clone. Two kinds are entered otherwise: the cgroup namespace has to be made when the child is
-/// in its cgroup already, the time namespace before the clone.
+/// The flags of the one clone. Some kinds are entered otherwise: the cgroup namespace has to be made when the child is
+/// in its cgroup already, the time namespace before the clone; and see [`ipc_comes_later`].
 fn clone_flags(namespaces: &Namespaces) -> u64 {
-    let made = namespaces.new.iter().filter(|kind| !matches!(kind, Kind::Cgroup | Kind::Time));
-    made.map(|kind| kind.flag() as u64).sum()
+    let by_clone = |kind: &&Kind| match kind {
+        Kind::Cgroup | Kind::Time => false,
+        Kind::Ipc => !ipc_comes_later(namespaces),
+        _ => true,
+    };
+    namespaces.new.iter().filter(by_clone).map(|kind| kind.flag() as u64).sum()
+}
+
+/// The message queues of an ipc namespace belong to who makes it: in a user namespace to root inside, and nobody else
+/// could give them a label.
+fn ipc_comes_later(namespaces: &Namespaces) -> bool {
+    namespaces.makes(Kind::Ipc) && namespaces.has(Kind::User)
 }
 
 /// Clones the container's first process. `cgroup` is where it is born.
@@ -223,6 +233,9 @@ pub fn settle(plan: &Plan, joined: &Joined, rootless: bool, sync: &Sync) -> Resu
     }
     if namespaces.makes(Kind::Cgroup) {
         unshare(Kind::Cgroup.flag())?;
+    }
+    if ipc_comes_later(namespaces) {
+        unshare(Kind::Ipc.flag())?;
     }
     Ok(())
 }
