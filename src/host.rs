@@ -11,6 +11,7 @@ use crate::sys;
 
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
+const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
 const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
 /// Facts about the host and the caller. Plain data, so that plans can be made for any host in a test.
@@ -69,7 +70,7 @@ impl Host {
         }
         (host.apparmor, host.selinux) = spec.process().as_ref().map_or((false, false), security_modules);
         if linux.is_some_and(|l| l.mount_label().is_some()) {
-            host.selinux = find_mount("selinuxfs").is_some();
+            host.selinux = has_selinux();
         }
         host.own_namespaces = linux.map(own_namespaces).unwrap_or_default();
         if linux.is_some_and(|l| l.resources().as_ref().is_some_and(asks_for_limits)) {
@@ -123,14 +124,20 @@ pub fn grantable(process: &oci_spec::runtime::Process) -> Result<u64> {
 }
 
 /// Whether AppArmor and SELinux are enabled, as far as a process asks for them. A kernel may take a label that none of
-/// its modules enforces: SELinux without a policy takes any.
+/// its modules enforces.
 pub fn security_modules(process: &oci_spec::runtime::Process) -> (bool, bool) {
     let asked = |label: &Option<String>| label.as_ref().is_some_and(|label| !label.is_empty());
     let enabled = || read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'));
-    (
-        asked(process.apparmor_profile()) && enabled(),
-        asked(process.selinux_label()) && find_mount("selinuxfs").is_some(),
-    )
+    (asked(process.apparmor_profile()) && enabled(), asked(process.selinux_label()) && has_selinux())
+}
+
+/// Whether SELinux is enabled: its file system is there and may be written (a container's is read-only), and it has a
+/// policy. Without one it calls every process "kernel" and takes any label.
+pub fn has_selinux() -> bool {
+    let mounted = sys::path::statfs(Path::new("/sys/fs/selinux"))
+        .is_some_and(|(magic, flags)| magic == SELINUX_MAGIC && flags & libc::ST_RDONLY == 0);
+    mounted
+        && read("/proc/self/attr/current").is_ok_and(|label| label.trim_end_matches(['\0', '\n']) != "kernel")
 }
 
 fn asks_for_limits(resources: &oci_spec::runtime::LinuxResources) -> bool {

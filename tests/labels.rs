@@ -1,5 +1,5 @@
 //! AppArmor and SELinux: config.md `process.apparmorProfile` and `process.selinuxLabel`, config-linux.md#mount-label. A
-//! host without them is an error that names the property.
+//! host without them is an error that names the property; with them, see `apparmor` and `selinux`.
 
 mod support;
 
@@ -64,14 +64,4 @@ fn an_empty_mount_label_is_none() {
     let b = Bundle::new();
     b.edit(|spec| spec["linux"]["mountLabel"] = json!(""));
     b.run_args(&["/bin/true"]).ok();
-}
-
-#[test]
-fn a_mount_label_is_the_context_of_a_tmpfs() {
-    needs!(Feature::Selinux);
-    let b = Bundle::new();
-    b.edit(|spec| spec["linux"]["mountLabel"] = json!(CONTEXT));
-    let report = b.probe(&[]);
-    let options = mount_at(&report, "/dev/shm")["superOptions"].to_string();
-    assert!(options.contains("context="), "{options}");
 }

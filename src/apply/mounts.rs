@@ -11,7 +11,7 @@ use crate::plan::mounts::{Kind, allowed_in_proc};
 use crate::plan::namespaces::Kind as Ns;
 use crate::plan::{MountPlan, Plan};
 use crate::sys::mount::{self, SetAttr};
-use crate::sys::{fd, path};
+use crate::sys::{fd, path, xattr};
 
 const PROC_MAGIC: i64 = 0x9fa0;
 /// Longest mountinfo that is read, in bytes.
@@ -98,7 +98,13 @@ fn one(plan: &Plan, m: &MountPlan, source: Option<OwnedFd>, trees: &mut Trees, r
                 && !data.iter().any(|(key, _)| key == "mode")
                 && root.open_existing(&m.destination)?.is_some();
             let target = target_of(fstype, m, root)?;
-            (new(fstype, source, data, m, inherits.then_some(&target))?, target)
+            let tree = new(fstype, source, data, m, inherits.then_some(&target))?;
+            if let Some(label) = plan.mount_label.as_deref().filter(|_| fstype == "mqueue") {
+                let dir = path::openat(tree.as_fd(), Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+                xattr::fset(dir.as_fd(), b"security.selinux", label.as_bytes())
+                    .map_err(|e| e.context(format_args!("/linux/mountLabel {label:?}")))?;
+            }
+            (tree, target)
         }
         Kind::Cgroup => {
             let target = root.make_dir(&m.destination)?;
@@ -170,8 +176,14 @@ fn new(
         context.set("source", source)?;
     }
     for (key, value) in data {
-        if value.is_empty() { context.flag(key) } else { context.set(key, value) }
-            .map_err(|e| e.next(format!("check {}/options", m.at)))?;
+        if value.is_empty() { context.flag(key) } else { context.set(key, value) }.map_err(
+            |e| match &**key {
+                "context" => e
+                    .why("the policy of this host does not know the label")
+                    .next(format!("check /linux/mountLabel and {}/options", m.at)),
+                _ => e.next(format!("check {}/options", m.at)),
+            },
+        )?;
     }
     let tmpfs = fstype == "tmpfs";
     if let Some(like) = like {

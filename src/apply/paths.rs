@@ -17,7 +17,8 @@ pub fn mask(plan: &Plan, trees: &mut Trees, root: &RootDir) -> Result<()> {
     for masked in &plan.masked {
         let Some(target) = root.open_existing(masked)? else { continue };
         let is_dir = path::stat(target.as_fd(), Path::new(""))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        if is_dir { empty.put(&target, empty_dir) } else { null.put(&target, host_null) }
+        let label = plan.mount_label.as_deref();
+        if is_dir { empty.put(&target, || empty_dir(label)) } else { null.put(&target, host_null) }
             .map_err(|e| e.context(format_args!("can't mask path \"/{}\"", masked.display())))?;
     }
     Ok(())
@@ -36,7 +37,7 @@ impl Cover {
         Self { tree, attached: false }
     }
 
-    fn put(&mut self, target: &OwnedFd, make: fn() -> Result<OwnedFd>) -> Result<()> {
+    fn put(&mut self, target: &OwnedFd, make: impl FnOnce() -> Result<OwnedFd>) -> Result<()> {
         let tree = match self.tree.take() {
             Some(tree) if self.attached => mount::open_tree(tree.as_fd(), Path::new(""), false, false)?,
             Some(tree) => tree,
@@ -48,8 +49,10 @@ impl Cover {
     }
 }
 
-fn empty_dir() -> Result<OwnedFd> {
+/// `label`: its SELinux context.
+fn empty_dir(label: Option<&str>) -> Result<OwnedFd> {
     let context = mount::fsopen("tmpfs")?;
+    label.map_or(Ok(()), |label| context.set("context", label))?;
     context.set("size", "4k")?;
     context.set("nr_inodes", "2")?;
     context.mount(mount::MOUNT_ATTR_RDONLY)

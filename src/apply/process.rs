@@ -35,6 +35,12 @@ pub fn prepare(
     if let Some(id) = keyring {
         let name =
             CString::new(format!("_ses.{id}")).map_err(|_| Error::new("a NUL byte in the container ID"))?;
+        if let Some(label) = &plan.selinux {
+            // Else the program could not use its own keyring. execve(2) forgets it.
+            Proc::open()?
+                .write(Path::new("thread-self/attr/keycreate"), label)
+                .map_err(|e| refused(e, label))?;
+        }
         process::join_session_keyring(&name)?;
     }
     if let Some((class, data)) = plan.io_priority {
@@ -80,12 +86,19 @@ pub fn label(plan: &ProcessPlan) -> Result<()> {
             })?;
     }
     if let Some(label) = &plan.selinux {
-        Proc::open()?.write(Path::new("thread-self/attr/exec"), label).map_err(|e| {
-            e.context(format_args!("/process/selinuxLabel {label:?}"))
-                .why("SELinux is not enabled on this host")
-        })?;
+        Proc::open()?.write(Path::new("thread-self/attr/exec"), label).map_err(|e| refused(e, label))?;
     }
     Ok(())
+}
+
+/// A label of SELinux that the kernel does not take.
+fn refused(error: Error, label: &str) -> Error {
+    let error = error.context(format_args!("/process/selinuxLabel {label:?}"));
+    match error.errno() {
+        libc::EINVAL => error.why("the policy of this host has no such user, role, type or level"),
+        libc::EACCES => error.why("the policy of this host does not let the caller set it"),
+        _ => error,
+    }
 }
 
 /// From here on nothing is given back. Each step needs a privilege that a later one takes away; a failure ends the

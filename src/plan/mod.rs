@@ -56,6 +56,8 @@ pub struct Plan {
     pub namespaces: Namespaces,
     pub ids: IdMaps,
     pub mounts: Vec<MountPlan>,
+    /// The SELinux context of what is made to be mounted; the new file systems of `mounts` have it among their data.
+    pub mount_label: Option<String>,
     /// Make the default devices and links in /dev (not when /dev is a bind mount of the caller's).
     pub setup_dev: bool,
     /// Devices are the host's own nodes, bound: in a user namespace, the container's or its maker's, mknod(2) is not
@@ -120,7 +122,7 @@ impl Plan {
         let mut warnings = bundle.warnings.clone();
         let seccomp = linux.seccomp().as_ref().map(seccomp).transpose()?;
         let mut mounts = mounts::plan(spec, &bundle.dir, &root.path, &namespaces, &ids)?;
-        mounts::label(&mut mounts, linux, host)?;
+        let mount_label = mounts::label(&mut mounts, linux, host)?;
         let process = spec.process().as_ref().ok_or_else(|| {
             Error::new("/process: the config has no process to run").next("see config.md#process")
         })?;
@@ -157,6 +159,7 @@ impl Plan {
             namespaces,
             ids,
             mounts,
+            mount_label,
             warnings,
         })
     }

@@ -97,13 +97,12 @@ pub fn plan(
     list.iter().enumerate().map(|(i, mount)| one(mount, format!("/mounts/{i}"), place, ids, joins)).collect()
 }
 
-/// `linux.mountLabel`: the SELinux context of every new file system that takes one. Neither procfs nor sysfs does, and
-/// mqueue takes none as an option.
-pub fn label(mounts: &mut [MountPlan], linux: &Linux, host: &Host) -> Result<()> {
-    let Some(label) = linux.mount_label().as_ref().filter(|label| !label.is_empty()) else { return Ok(()) };
+/// `linux.mountLabel`: the SELinux context of every new file system that takes one. Neither procfs nor sysfs does; an
+/// mqueue belongs to its namespace, was mounted with it, and takes none as an option any more.
+pub fn label(mounts: &mut [MountPlan], linux: &Linux, host: &Host) -> Result<Option<String>> {
+    let Some(label) = linux.mount_label().as_ref().filter(|label| !label.is_empty()) else { return Ok(None) };
     if !host.selinux {
         return Err(Error::new("/linux/mountLabel: SELinux is not enabled on this host")
-            .why("no selinuxfs is mounted")
             .next("remove /linux/mountLabel, or enable SELinux"));
     }
     for mount in mounts {
@@ -114,7 +113,7 @@ pub fn label(mounts: &mut [MountPlan], linux: &Linux, host: &Host) -> Result<()>
             data.push(("context".to_owned(), label.clone()));
         }
     }
-    Ok(())
+    Ok(Some(label.clone()))
 }
 
 fn one(
@@ -347,6 +346,8 @@ impl Words {
                     }
                 } else if !option.is_empty() {
                     let (key, value) = option.split_once('=').unwrap_or((option, ""));
+                    // mount(8) wants quotes around a label, for its commas; fsconfig(2) takes them for a part of it.
+                    let value = if key.ends_with("context") { value.trim_matches('"') } else { value };
                     self.data.push((key.to_owned(), value.to_owned()));
                 }
             }

@@ -30,6 +30,7 @@ pub fn show(plan: &Plan) -> String {
         limits(cgroup, &mut out);
     }
     plan.mounts.iter().for_each(|m| out.line("mount", mount(m, plan)));
+    out.maybe("mount label", plan.mount_label.as_ref());
     out.line("/dev", if plan.setup_dev { "default devices and links" } else { "as the mount has it" });
     for d in &plan.devices {
         out.line(

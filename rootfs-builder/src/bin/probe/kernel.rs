@@ -36,20 +36,24 @@ pub fn personality() -> Result<u32, Errno> {
     Errno::result(unsafe { libc::personality(0xffff_ffff) }).map(i32::cast_unsigned)
 }
 
-/// Serial number and description of the session keyring: `keyctl(2)`.
-pub fn session_keyring() -> Result<(i64, String), Errno> {
+/// Serial number, description and security label (empty without a module that has one) of the session keyring:
+/// `keyctl(2)`.
+pub fn session_keyring() -> Result<(i64, String, String), Errno> {
     const GET_KEYRING_ID: i64 = 0;
     const DESCRIBE: i64 = 6;
+    const GET_SECURITY: i64 = 17;
     const SESSION: i64 = -3;
     // SAFETY: integers only.
     let serial = unsafe { syscall(libc::SYS_keyctl, [GET_KEYRING_ID, SESSION, 0, 0, 0, 0]) }?;
-    let mut text = [0u8; 512];
-    let at = text.as_mut_ptr() as i64;
-    // SAFETY: the kernel writes at most the 512 bytes it is told of, into a buffer that outlives the call.
-    let length = unsafe { syscall(libc::SYS_keyctl, [DESCRIBE, serial, at, 512, 0, 0]) }?;
-    let end = usize::try_from(length).unwrap_or(0).min(text.len());
-    let words = String::from_utf8_lossy(&text[..end]);
-    Ok((serial, words.trim_end_matches('\0').to_owned()))
+    let words = |question| {
+        let mut text = [0u8; 512];
+        let at = text.as_mut_ptr() as i64;
+        // SAFETY: the kernel writes at most the 512 bytes it is told of, into a buffer that outlives the call.
+        let length = unsafe { syscall(libc::SYS_keyctl, [question, serial, at, 512, 0, 0]) }?;
+        let end = usize::try_from(length).unwrap_or(0).min(text.len());
+        Ok::<_, Errno>(String::from_utf8_lossy(&text[..end]).trim_end_matches('\0').to_owned())
+    };
+    Ok((serial, words(DESCRIBE)?, words(GET_SECURITY)?))
 }
 
 /// What `sched_getattr(2)` fills in.

@@ -102,8 +102,8 @@ fn privileges(status: &str) -> Value {
         "dumpable": kernel::prctl(libc::PR_GET_DUMPABLE, 0).ok(),
         "parentDeathSignal": kernel::parent_death_signal().ok(),
         "loginuid": text("/proc/self/loginuid").and_then(|value| value.parse::<i64>().ok()),
-        "keyring": keyring.map_or_else(refused, |(serial, description)| {
-            json!({ "serial": serial, "description": description })
+        "keyring": keyring.map_or_else(refused, |(serial, description, label)| {
+            json!({ "serial": serial, "description": description, "label": label })
         }),
         "label": {
             "current": text("/proc/self/attr/current"),
