@@ -48,13 +48,16 @@ impl Default for Options {
             platform: platform::host(),
             form: Form::Directory,
             ids: if crate::host::has_one_user() { Ids::Single } else { Ids::Kept },
-            jobs: std::thread::available_parallelism().map_or(4, |cpus| cpus.get().max(4)),
+            jobs: std::thread::available_parallelism().map_or(4, |cpus| cpus.get().clamp(4, MOST_JOBS)),
             missing_only: false,
             source: None,
             retries: 5,
         }
     }
 }
+
+/// How many layers at once, whatever the number of processors: each has a process that unpacks it, and buffers.
+const MOST_JOBS: usize = 8;
 
 /// Indexes may be nested; not without end.
 const DEEPEST_INDEX: usize = 4;
