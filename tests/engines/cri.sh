@@ -158,7 +158,9 @@ it 'limits: of the process' '^500'$'\n''0'$'\n''7 7'$'\n''0000000000000000'$'\n'
     cat /proc/self/oom_score_adj; sed -n "s/^Cpus_allowed_list:.//p" /proc/self/status; echo $(id -u) $(id -g)
     sed -nE "s/^(CapBnd|NoNewPrivs|Seccomp):.//p" /proc/self/status'
 it 'limits: a read-only root' 'Read-only file system.*exit [1-9]' inside l touch /x
-it 'limits: shares' '^(20|59|512)'$'\n''exit 0$' limit "$(cgroup_of l)" cpu.weight cpu/cpu.shares
+# As a weight, runc 1.1 has 20 for them, by a straight line; newer runtimes agree on 59 (docs/deviations.md).
+shares() { limit "$(cgroup_of l)" cpu.weight cpu/cpu.shares | sed 's/^20$/59/'; }
+it 'limits: shares' '^(59|512)'$'\n''exit 0$' shares
 if [ "$huge" ]; then
     it 'limits: huge pages' '^exit 0$' make h p '"hugepages": { "2MB": 4194304 }, "unified": { "memory.high": "50331648" }' \
         sh -c "$patient"
