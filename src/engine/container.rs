@@ -12,6 +12,7 @@
 //!     log log.1 ...        what it said
 //! ROOT/containers/.names/NAME  a link that says the ID: a name is taken by making it
 //! ROOT/containers/.ids/ID      a link that says its range of ids, see `ranges`
+//! ROOT/containers/.levels/PAIR a link that says whose these categories of SELinux are, see `selinux`
 //! ```
 //! No lock and no file is shared between containers, so that `ps` never waits. Status is observed: the runtime's record
 //! names a process, the kernel says whether it lives, the lock whether somebody watches it.
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::place::{Place, io};
+use super::selinux::{self, Labels};
 use super::settings::Settings;
 use super::spec::Maps;
 use super::{names, quantity, ranges};
@@ -62,6 +64,8 @@ pub struct Record {
     pub scope: bool,
     /// The ids of a range of its own (`ranges`), under which the layers of its root are mounted; none else.
     pub maps: Maps,
+    /// Its labels of SELinux.
+    pub selinux: Labels,
     pub settings: Settings,
 }
 
@@ -364,6 +368,7 @@ impl Container {
         }
         remove_tree(&self.path)?;
         ranges::give_back(&self.place, &self.record.id);
+        selinux::give_back(&self.place, &self.record.id);
         unpin(&self.place, &self.record.id)
     }
 }
@@ -408,6 +413,7 @@ fn sweep_unborn(place: &Place, id: &str) {
         links.for_each(|link| free_name(place, &link.file_name().to_string_lossy(), id));
         let _ = unpin(place, id).and_then(|()| remove_tree(&path));
         ranges::give_back(place, id);
+        selinux::give_back(place, id);
     }
 }
 

@@ -17,6 +17,7 @@ use super::container::{Container, write_whole};
 use super::monitor::{self, Orders};
 use super::place::{Place, io};
 use super::runtime::{self, Runtime};
+use super::selinux::{self, Reach};
 use super::settings::Settings;
 use super::spec::{self, Args, FromImage, Joined, Maps, Parts};
 use super::user::User;
@@ -155,6 +156,7 @@ fn write(
     if sys::signal::number(&record.stop_signal).is_none() {
         return Err(Error::new(format!("--stop-signal: unknown signal {:?}", record.stop_signal)));
     }
+    record.selinux = selinux::choose(place, &id, settings)?;
     let auto = ranges::asked(settings)?;
     // Whose the container's ids are is known when it is known who is in the image.
     let mut tree = match auto {
@@ -178,7 +180,7 @@ fn write(
     let mut mounts = files_of(place, settings, container, &hostname, &dir)?;
     let wanted = volumes::wanted(settings, &root.says.volumes)?;
     container.claim_volumes(volumes::anonymous(&wanted))?;
-    let of_volumes = volumes::make(place, &wanted, &dir, auto.is_some())?;
+    let of_volumes = volumes::make(place, &wanted, &dir, auto.is_some(), &container.record.selinux)?;
     mounts.retain(|file| !of_volumes.iter().any(|other| other["destination"] == file["destination"]));
     mounts.extend(of_volumes);
     if settings.init {
@@ -230,6 +232,7 @@ fn write_config(
         hostname,
         joined: &joined,
         maps,
+        labels: &container.record.selinux,
         env: &environment(&settings.env_file, &settings.env)?,
         annotations: &labels(settings)?,
     })?;
@@ -265,13 +268,14 @@ fn files_of(
     root: &RootDir,
 ) -> Result<Vec<Value>> {
     let mode = settings.network.as_deref().unwrap_or("private");
-    let dir = match mode.strip_prefix("container:") {
-        Some(other) => Container::find(place, other)?.path,
+    let (dir, reach) = match mode.strip_prefix("container:") {
+        Some(other) => (Container::find(place, other)?.path, Reach::Shared),
         None => {
             files::write(&own.path, hostname, settings, mode == "host")?;
-            own.path.clone()
+            (own.path.clone(), Reach::Private)
         }
     };
+    files::FILES.iter().try_for_each(|(name, _)| own.record.selinux.relabel(&dir.join(name), reach))?;
     // A plain directory without /etc is a jail in which nobody looks for these files.
     if own.record.rootfs.is_some() && root.open_existing(Path::new("etc"))?.is_none() {
         return Ok(Vec::new());
@@ -375,7 +379,8 @@ fn directly(container: &Container, tree: Option<&OwnedFd>) -> Result<u8> {
     let mut command = runtime.logged(&log);
     command.args(container.record.scope.then_some(runtime::SCOPE));
     command.args(["run", "--bundle"]).arg(&container.path).arg(container.id());
-    let code = runtime::foreground(command, settings.interactive)?;
+    let relayed = !container.record.selinux.process.is_empty();
+    let code = runtime::foreground(command, settings.interactive, relayed)?;
     let code = runtime::failure(&log).map_or(code, |(code, _)| code.into());
     if tree.is_some() {
         path::chdir(&container.path.join("rootfs"))?;

@@ -16,7 +16,7 @@ const SECOND: [&str; 32] = [
     "ladle", "mug", "pail", "pitcher", "pot", "stein", "tankard", "teapot", "urn", "vase",
 ];
 
-fn random<const N: usize>() -> Result<[u8; N]> {
+pub fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     let file = path::open(Path::new("/dev/urandom"), libc::O_RDONLY)?;
     fd::read_full(file.as_fd(), &mut bytes)?;

@@ -60,6 +60,11 @@ impl Place {
         self.root.join("containers/.ids")
     }
 
+    /// The pairs of categories that containers have, see `selinux`.
+    pub fn levels(&self) -> PathBuf {
+        self.root.join("containers/.levels")
+    }
+
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
     }

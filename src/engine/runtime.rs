@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::place::{Place, io};
+use super::relay;
 use crate::error::{Error, Result};
 use crate::sys::{fd, path, process, signal};
 
@@ -56,17 +57,22 @@ impl Runtime {
 }
 
 /// Runs a command to its end: the terminal and the streams are the caller's, and signals sent to this process are
-/// handed on. Gives its exit code.
-pub fn foreground(mut command: Command, interactive: bool) -> Result<i32> {
+/// handed on. `relayed`: the command is not to use the caller's own streams. Gives its exit code.
+pub fn foreground(mut command: Command, interactive: bool, relayed: bool) -> Result<i32> {
     if !interactive {
         command.stdin(Stdio::null());
     }
+    let mut relays = if relayed { relay::between(&mut command, interactive)? } else { Vec::new() };
     let signals = signal::block_all()?;
     let child = command.spawn().map_err(io(format_args!("running {:?}", command.get_program())))?;
+    // With its ends of pipes, whose end would never be seen.
+    drop(command);
     let pid = child.id() as i32;
     let pidfd = process::pidfd_open(pid)?.ok_or_else(|| Error::new("the runtime is gone"))?;
     loop {
-        fd::poll(&[(pidfd.as_fd(), libc::POLLIN), (signals.as_fd(), libc::POLLIN)], -1)?;
+        let own = [(pidfd.as_fd(), libc::POLLIN), (signals.as_fd(), libc::POLLIN)];
+        let ready = fd::poll(&own.into_iter().chain(relay::waits(&relays)).collect::<Vec<_>>(), -1)?;
+        relay::carry(&mut relays, &ready[own.len()..]);
         while let Some((number, from_terminal)) = signal::next_and_origin(signals.as_fd())? {
             match number {
                 libc::SIGCHLD | libc::SIGPIPE | libc::SIGURG => {}
@@ -76,6 +82,7 @@ pub fn foreground(mut command: Command, interactive: bool) -> Result<i32> {
             }
         }
         if let Some(exit) = process::wait(pidfd.as_fd(), false)? {
+            relay::finish(relays)?;
             return Ok(exit.code());
         }
     }

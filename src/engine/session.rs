@@ -29,7 +29,7 @@ pub struct How<'a> {
 pub fn run(mut call: Command, container: &Container, how: &How) -> Result<i32> {
     if how.detach {
         call.arg("--detach").arg(container.id()).stdout(Stdio::null()).stderr(Stdio::null());
-        return runtime::foreground(call, false);
+        return runtime::foreground(call, false, false);
     }
     if how.tty && how.interactive && attach::callers_terminal().is_some() {
         let caller = Attached { tty: true, interactive: true, keys: how.keys, forward: true };
@@ -40,7 +40,8 @@ pub fn run(mut call: Command, container: &Container, how: &How) -> Result<i32> {
         };
     }
     call.arg(container.id());
-    runtime::foreground(call, how.interactive)
+    let relayed = !how.tty && !container.record.selinux.process.is_empty();
+    runtime::foreground(call, how.interactive, relayed)
 }
 
 fn attached(mut call: Command, container: &Container, caller: &Attached) -> Result<Ended> {

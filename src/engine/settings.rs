@@ -87,7 +87,7 @@ pub struct Settings {
     /// Take a capability away; ALL for all
     #[arg(long, value_name = "CAP", value_delimiter = ',')]
     pub cap_drop: Vec<String>,
-    /// seccomp=FILE|unconfined, apparmor=PROFILE, label=disable, no-new-privileges, mask=PATHS,
+    /// seccomp=FILE|unconfined, apparmor=PROFILE, label=disable|KEY:VALUE, no-new-privileges, mask=PATHS,
     /// unmask=PATHS|ALL, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,

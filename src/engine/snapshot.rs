@@ -46,6 +46,7 @@ pub fn open(container: &Container) -> Result<OwnedFd> {
         volatile: passing,
         rootless: host::is_rootless(),
         id_map: userns.as_ref().map(AsFd::as_fd),
+        label: Some(container.record.selinux.mount.as_str()).filter(|label| !label.is_empty()),
         ..Options::default()
     };
     let mut layers = container.record.layers.clone();

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::selinux::Labels;
 use super::settings::Settings;
 use super::user::User;
 use super::{apparmor, attach, devices, quantity, seccomp};
@@ -103,6 +104,7 @@ pub struct Parts<'a> {
     pub hostname: &'a str,
     pub joined: &'a Joined,
     pub maps: &'a Maps,
+    pub labels: &'a Labels,
     /// `NAME=VALUE`, from files and flags.
     pub env: &'a [String],
     /// What the caller says to the runtime; never an image's labels, which are data (CVE-2026-53488).
@@ -273,6 +275,9 @@ fn process(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
     if let Some(profile) = apparmor::profile(settings)? {
         process["apparmorProfile"] = profile.into();
     }
+    if !parts.labels.process.is_empty() {
+        process["selinuxLabel"] = parts.labels.process.as_str().into();
+    }
     Ok(process)
 }
 
@@ -441,11 +446,8 @@ fn linux(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
             linux[key] = maps.collect();
         }
     }
-    if let Some(label) = settings.security("label").filter(|label| *label != "disable") {
-        return Err(Error::new(format!(
-            "--security-opt label={label}: labels of SELinux are not supported yet"
-        ))
-        .next("use label=disable"));
+    if !parts.labels.mount.is_empty() {
+        linux["mountLabel"] = parts.labels.mount.as_str().into();
     }
     Ok(linux)
 }

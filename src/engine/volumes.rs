@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::names;
 use super::place::{Place, io};
+use super::selinux::{Labels, Reach};
 use super::settings::Settings;
 use crate::apply::copy_up;
 use crate::apply::root::RootDir;
@@ -37,6 +38,8 @@ pub struct Mount {
     pub read_only: bool,
     /// What the image has there is not copied into a new volume.
     pub no_copy: bool,
+    /// Its files get the container's label of SELinux.
+    pub relabel: Option<Reach>,
 }
 
 /// Everything that was asked for, and the image's volumes where nothing else is; a target counts once.
@@ -81,13 +84,15 @@ impl Mount {
             return Err(Error::new(format!("invalid mount path: {target:?} must be absolute, and below /")));
         }
         let target = format!("/{}", clean.to_string_lossy());
-        Ok(Self { source, target, options: Vec::new(), read_only: false, no_copy: false })
+        Ok(Self { source, target, options: Vec::new(), read_only: false, no_copy: false, relabel: None })
     }
 
     fn take(&mut self, option: &str) -> Result<()> {
         match option {
             "ro" | "readonly" => self.read_only = true,
-            "rw" | "z" | "Z" => {}
+            "rw" => {}
+            "z" => self.relabel = Some(Reach::Shared),
+            "Z" => self.relabel = Some(Reach::Private),
             "nocopy" => self.no_copy = true,
             "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "exec" | "noexec"
             | "dev" | "nodev" | "suid" | "nosuid" | "rbind" | "bind" | "idmap" => {
@@ -139,6 +144,8 @@ fn by_mount_flag(text: &str) -> Result<Mount> {
             ("readonly" | "ro", _) => {}
             ("bind-propagation", _) => options.push(value),
             ("volume-nocopy", "true" | "1") => options.push("nocopy"),
+            ("relabel", "shared") => options.push("z"),
+            ("relabel", "private") => options.push("Z"),
             ("tmpfs-size" | "tmpfs-mode", _) => options.push(part),
             _ => return Err(Error::new(format!("--mount: unknown key {key:?} in {text:?}"))),
         }
@@ -177,7 +184,13 @@ pub fn anonymous(mounts: &[Mount]) -> Vec<String> {
 
 /// Makes the volumes that are new, filled with what the image has there, and gives the mounts for config.json. `idmap`:
 /// the container's ids are not the image's, under which a volume is kept, so that containers with other ids share it.
-pub fn make(place: &Place, mounts: &[Mount], root: &RootDir, idmap: bool) -> Result<Vec<Value>> {
+pub fn make(
+    place: &Place,
+    mounts: &[Mount],
+    root: &RootDir,
+    idmap: bool,
+    labels: &Labels,
+) -> Result<Vec<Value>> {
     let mut entries = Vec::new();
     for mount in mounts {
         let mut options = mount.options.clone();
@@ -206,9 +219,12 @@ pub fn make(place: &Place, mounts: &[Mount], root: &RootDir, idmap: bool) -> Res
             }
             Source::Volume(name) | Source::Anonymous(name) => {
                 options.extend(idmap.then(|| "idmap".to_owned()));
-                ("bind", volume(place, name, mount, root)?.to_string_lossy().into_owned())
+                ("bind", volume(place, name, mount, root, labels)?.to_string_lossy().into_owned())
             }
         };
+        if let ("bind", Some(reach)) = (kind, mount.relabel) {
+            labels.relabel(Path::new(&source), reach)?;
+        }
         if kind == "bind" {
             options.push("rbind".to_owned());
             if !options
@@ -229,7 +245,7 @@ pub fn make(place: &Place, mounts: &[Mount], root: &RootDir, idmap: bool) -> Res
 
 /// The directory of a volume. An empty one gets the owner, the mode and the content of what the image has at the
 /// target, as with Docker.
-fn volume(place: &Place, name: &str, mount: &Mount, root: &RootDir) -> Result<PathBuf> {
+fn volume(place: &Place, name: &str, mount: &Mount, root: &RootDir, labels: &Labels) -> Result<PathBuf> {
     let data = place.volumes().join(name).join("_data");
     place.make(&place.volumes().join(name))?;
     match fs::DirBuilder::new().mode(0o755).create(&data) {
@@ -241,22 +257,27 @@ fn volume(place: &Place, name: &str, mount: &Mount, root: &RootDir) -> Result<Pa
         }
         other => other.map_err(io(format_args!("mkdir({data:?})")))?,
     }
-    let target = lexical(Path::new(&mount.target));
-    if mount.no_copy {
-        return Ok(data);
+    if !mount.no_copy {
+        fill(&data, mount, root).map_err(|e| e.context(format!("filling the volume {name}")))?;
     }
+    // Any container may be the next to use it.
+    labels.relabel(&data, Reach::Shared)?;
+    Ok(data)
+}
+
+fn fill(data: &Path, mount: &Mount, root: &RootDir) -> Result<()> {
+    let target = lexical(Path::new(&mount.target));
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
     let from = match root.open(&target, flags) {
         Ok(from) => from,
-        Err(e) if matches!(e.errno(), libc::ENOENT | libc::ENOTDIR) => return Ok(data),
+        Err(e) if matches!(e.errno(), libc::ENOENT | libc::ENOTDIR) => return Ok(()),
         Err(e) => return Err(e.context(format!("the image's {}", mount.target))),
     };
-    let into = path::open(&data, flags)?;
+    let into = path::open(data, flags)?;
     let st = path::stat(from.as_fd(), Path::new(""))?;
-    copy_up::copy(from.as_fd(), into.as_fd()).map_err(|e| e.context(format!("filling the volume {name}")))?;
+    copy_up::copy(from.as_fd(), into.as_fd())?;
     path::fchown(into.as_fd(), st.st_uid, st.st_gid)?;
-    path::fchmod(into.as_fd(), st.st_mode & 0o7777)?;
-    Ok(data)
+    path::fchmod(into.as_fd(), st.st_mode & 0o7777)
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub struct Options<'a> {
     pub id_map_of_top: Option<BorrowedFd<'a>>,
     /// The caller is not root of the machine: `user.overlay.*` instead of `trusted.overlay.*`.
     pub rootless: bool,
+    /// The label of SELinux that everything in an overlay has.
+    pub label: Option<&'a str>,
 }
 
 /// Mounts layers (bottom first; directories, or files that are EROFS images of `image::layer`) and, with `upper`, a
@@ -223,6 +225,8 @@ impl Overlay<'_> {
         let lowers: Vec<String> = overlay.lowers.iter().map(|lower| by_fd(&lower.root)).collect();
         let mut words = vec![format!("lowerdir={}", lowers.join(":"))];
         words.extend(overlay.settings().into_iter().map(|(key, value)| match value {
+            // For its commas.
+            Some(value) if key == "context" => format!("{key}=\"{value}\""),
             Some(value) => format!("{key}={value}"),
             None => key.to_owned(),
         }));
@@ -255,6 +259,7 @@ impl Overlay<'_> {
             settings.extend(self.options.volatile.then_some(("volatile", None)));
         }
         settings.extend(self.options.rootless.then_some(("userxattr", None)));
+        settings.extend(self.options.label.map(|label| ("context", Some(label.to_owned()))));
         settings
     }
 }

@@ -34,6 +34,19 @@ pub fn fset(fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The same for what a descriptor of any kind stands for, one opened with O_PATH too.
+pub fn set_of(fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<()> {
+    let (path, k) = (c_bytes(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes())?, c_bytes(key)?);
+    check!(
+        // SAFETY: both strings are NUL-terminated, value is valid for its length.
+        unsafe { libc::setxattr(path.as_ptr(), k.as_ptr(), value.as_ptr().cast(), value.len(), 0) },
+        "setxattr({}, {k:?}, {} bytes)",
+        shown(fd),
+        value.len()
+    )?;
+    Ok(())
+}
+
 /// lsetxattr(2).
 pub fn set(dir: BorrowedFd<'_>, name: &Path, key: &[u8], value: &[u8]) -> Result<()> {
     let (path, k) = (below(dir, name)?, c_bytes(key)?);

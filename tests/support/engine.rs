@@ -106,19 +106,19 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let removed = self.jug(&["rm", "-fva"]);
         let containers = self.root().join("containers");
-        let left = || {
-            let entries = std::fs::read_dir(&containers).into_iter().flatten().flatten();
-            entries.map(|entry| entry.file_name()).filter(|name| name != ".names" && name != ".ids").count()
-        };
+        let entries = |dir: &str| std::fs::read_dir(containers.join(dir)).into_iter().flatten().flatten();
+        let left =
+            || entries("").filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count();
         if std::thread::panicking() {
             return;
         }
         assert_eq!(removed.code, 0, "{removed}");
         assert_eq!(left(), 0, "directories of containers");
-        let names = std::fs::read_dir(containers.join(".names")).into_iter().flatten().flatten();
-        assert_eq!(names.count(), 0, "names of containers");
-        let ranges = std::fs::read_dir(containers.join(".ids")).into_iter().flatten().flatten();
-        assert_eq!(ranges.count(), 0, "ranges of ids of containers");
+        for (dir, what) in
+            [(".names", "names"), (".ids", "ranges of ids"), (".levels", "categories of SELinux")]
+        {
+            assert_eq!(entries(dir).count(), 0, "{what} of containers");
+        }
         eventually("the end of the monitors", || {
             let tag = self.bundle.tag();
             let processes = std::fs::read_dir("/proc").expect("/proc").flatten();

@@ -165,7 +165,7 @@ impl Top {
         let runtime = Runtime::find(&container.place, None)?;
         let mut call = runtime.command();
         call.arg("ps").arg(container.id()).args(options);
-        let code = runtime::foreground(call, false)?;
+        let code = runtime::foreground(call, false, false)?;
         if code != 0 {
             log::fatal("Error: ps(1) failed");
         }

@@ -95,6 +95,8 @@ fn describe(container: &Container) -> Result<Value> {
         "HostnamePath": container.path.join("hostname"),
         "HostsPath": container.path.join("hosts"),
         "LogPath": container.path.join("log"),
+        "ProcessLabel": record.selinux.process,
+        "MountLabel": record.selinux.mount,
         "AppArmorProfile": process["apparmorProfile"].as_str().unwrap_or(""),
         "BundlePath": container.path,
         "HostConfig": host_config(container, &config),
