@@ -140,6 +140,29 @@ pub fn has_selinux() -> bool {
         && read("/proc/self/attr/current").is_ok_and(|label| label.trim_end_matches(['\0', '\n']) != "kernel")
 }
 
+/// A context that the host's SELinux has for containers: `process`, `file` or `ro_file`. It is said by a package for
+/// containers, or else by the policy (go-selinux looks in the same places).
+pub fn container_context(key: &str) -> Option<String> {
+    let text = read("/usr/share/containers/selinux/contexts").or_else(|_| {
+        let config = read("/etc/selinux/config")?;
+        let policy = setting(&config, "SELINUXTYPE").unwrap_or_default();
+        read(Path::new("/etc/selinux").join(policy).join("contexts/lxc_contexts"))
+    });
+    setting(&text.ok()?, key).map(str::to_owned)
+}
+
+/// The label of the layers of images, which every container may read and execute. It shows in no container, but the
+/// kernel asks for the files below an overlay, too, when a program is mapped into memory.
+pub fn layer_label() -> Option<String> {
+    has_selinux().then(|| container_context("ro_file")).flatten()
+}
+
+/// The last `KEY=VALUE` or `KEY = "VALUE"` in a text of lines.
+fn setting<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let mut pairs = text.lines().rev().filter_map(|line| line.split_once('='));
+    pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().trim_matches('"'))
+}
+
 fn asks_for_limits(resources: &oci_spec::runtime::LinuxResources) -> bool {
     resources.memory().is_some()
         || resources.cpu().is_some()
@@ -269,6 +292,15 @@ pub fn read(path: impl AsRef<Path>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_of_settings_are_read() {
+        let text =
+            "# file = x\nprocess = \"system_u:system_r:container_t:s0\"\nfile=system_u:object_r:f_t:s0\n";
+        assert_eq!(setting(text, "process"), Some("system_u:system_r:container_t:s0"));
+        assert_eq!(setting(text, "file"), Some("system_u:object_r:f_t:s0"));
+        assert_eq!(setting(text, "ro_file"), None);
+    }
 
     #[test]
     fn co_mounted_v1_controllers_are_found() {

@@ -5,30 +5,9 @@
 mod support;
 use support::*;
 
-/// An engine whose store has the image `box`, imported from the bundle's root file system.
-fn with_image(lines: &[&str]) -> Engine {
-    let e = Engine::new();
-    let tar = e.bundle.path("root.tar");
-    let rootfs = e.bundle.rootfs();
-    let names: Vec<String> = std::fs::read_dir(&rootfs)
-        .expect("rootfs")
-        .map(|entry| entry.expect("readdir(3)").file_name().to_string_lossy().into_owned())
-        .collect();
-    let packed =
-        std::process::Command::new("tar").arg("-C").arg(&rootfs).args(["-cf", &tar]).args(&names).status();
-    // 1: a file changed meanwhile. The programs are hard links, of which other tests make more.
-    let code = packed.expect("tar(1)").code();
-    assert!(matches!(code, Some(0 | 1)), "tar ended with {code:?}");
-    let mut args = vec!["import", "-q"];
-    lines.iter().for_each(|line| args.extend(["-c", line]));
-    args.extend([tar.as_str(), "box"]);
-    e.jug(&args).ok();
-    e
-}
-
 #[test]
 fn the_config_becomes_the_process() {
-    let e = with_image(&[
+    let e = Engine::with_image(&[
         "ENTRYPOINT [\"/bin/probe\"]",
         "ENV FLOCK=wool",
         "USER lamb",
@@ -55,7 +34,7 @@ fn the_config_becomes_the_process() {
 
 #[test]
 fn what_is_written_stays_with_the_container_and_becomes_a_layer() {
-    let e = with_image(&["CMD [\"sh\"]", "VOLUME /data"]);
+    let e = Engine::with_image(&["CMD [\"sh\"]", "VOLUME /data"]);
     let script = "echo new > /new; rm /etc/group; mkdir /d; echo x > /d/f; echo kept > /data/k";
     e.jug(&["run", "--name", "writer", "box", "sh", "-c", script]).ok();
     let diff = e.jug(&["diff", "writer"]).ok().stdout;
@@ -84,7 +63,7 @@ fn what_is_written_stays_with_the_container_and_becomes_a_layer() {
 
 #[test]
 fn no_mount_stands_on_the_host() {
-    let e = with_image(&["CMD [\"sleep\",\"3600\"]"]);
+    let e = Engine::with_image(&["CMD [\"sleep\",\"3600\"]"]);
     let id = e.jug(&["run", "-d", "--name", "mounted", "box"]).ok().stdout.trim().to_owned();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     assert!(!mounts.contains(e.bundle.tag()), "{mounts}");
@@ -104,7 +83,7 @@ fn labels_of_an_image_are_no_orders() {
         ["run.oci.keep_original_groups=1", "org.systemd.property.MemoryMax=1", "org.criu.config=/etc/passwd"];
     let others = ["bundle=/", "io.containerd.log=binary:///bin/sh", "a=b"];
     let lines: Vec<String> = orders.iter().chain(&others).map(|label| format!("LABEL {label}")).collect();
-    let e = with_image(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let e = Engine::with_image(&lines.iter().map(String::as_str).collect::<Vec<_>>());
     e.jug(&["run", "-d", "--name", "made", "--label", "own=1", "box", "/bin/probe", "sleep", "1000"]).ok();
     let id = e.field("made", "{{.Id}}");
     let config = std::fs::read_to_string(e.root().join("containers").join(id).join("config.json"));
@@ -122,7 +101,7 @@ fn labels_of_an_image_are_no_orders() {
 /// The lower layers alone: nothing is on top that could be written, not even by who may mount.
 #[test]
 fn a_read_only_root_has_no_upper_layer() {
-    let e = with_image(&["WORKDIR /made/for/it"]);
+    let e = Engine::with_image(&["WORKDIR /made/for/it"]);
     let file = e.bundle.path("file");
     std::fs::write(&file, "bound").expect("write");
     let volume = format!("{file}:/etc/new/file");
@@ -147,7 +126,7 @@ fn a_read_only_root_has_no_upper_layer() {
 /// Who is removed at its end keeps its image while it runs, by a link that no fsync(2) has to make durable.
 #[test]
 fn a_passing_container_keeps_its_image() {
-    let e = with_image(&["CMD [\"sleep\",\"3600\"]"]);
+    let e = Engine::with_image(&["CMD [\"sleep\",\"3600\"]"]);
     let id = e.jug(&["run", "-d", "--rm", "--name", "passing", "box"]).ok().stdout.trim().to_owned();
     let pin = e.root().join("pins").join(&id);
     assert!(std::fs::read_link(&pin).expect("a link").to_string_lossy().starts_with("sha256:"));

@@ -41,31 +41,8 @@ const NOBODYS: &str = "s0:c1022,c1023";
 const CATEGORIES: u16 = 1024;
 
 /// Directories that are the host's own: with another label, the host would stop working (go-selinux has the same list).
-const NEVER: [&str; 23] = [
-    "/",
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/etc/passwd",
-    "/etc/pki",
-    "/etc/shadow",
-    "/home",
-    "/lib",
-    "/lib64",
-    "/media",
-    "/opt",
-    "/proc",
-    "/root",
-    "/run",
-    "/sbin",
-    "/srv",
-    "/sys",
-    "/tmp",
-    "/usr",
-    "/var",
-    "/var/lib",
-];
+const NEVER: &str = "/ /bin /boot /dev /etc /etc/passwd /etc/pki /etc/shadow /home /lib /lib64 /media /opt /proc /root \
+                     /run /sbin /srv /sys /tmp /usr /var /var/lib /var/log";
 
 /// The labels of a new container.
 pub fn choose(place: &Place, id: &str, settings: &Settings) -> Result<Labels> {
@@ -159,22 +136,10 @@ impl Context {
     }
 }
 
-/// The labels of processes and files that the host has for containers: a package's, or else the policy's.
+/// The labels of processes and files that the host has for containers.
 fn defaults() -> Option<(Context, Context)> {
-    let text = host::read("/usr/share/containers/selinux/contexts").or_else(|_| {
-        let config = host::read("/etc/selinux/config")?;
-        let policy = value(&config, "SELINUXTYPE").unwrap_or_default();
-        host::read(Path::new("/etc/selinux").join(policy).join("contexts/lxc_contexts"))
-    });
-    let text = text.ok()?;
-    Some((Context::new(&value(&text, "process")?)?, Context::new(&value(&text, "file")?)?))
-}
-
-/// `KEY=VALUE` or `KEY = "VALUE"` in a file of lines.
-fn value(text: &str, key: &str) -> Option<String> {
-    let mut pairs = text.lines().filter_map(|line| line.split_once('='));
-    let found = pairs.rfind(|(name, _)| name.trim() == key);
-    found.map(|(_, value)| value.trim().trim_matches('"').to_owned())
+    let context = |key| Context::new(&host::container_context(key)?);
+    Some((context("process")?, context("file")?))
 }
 
 /// Two categories that nobody has.
@@ -215,7 +180,9 @@ impl Labels {
         let top = path::open(path, libc::O_PATH)?;
         let real = path::name_of(top.as_fd())?;
         let home = std::env::var_os("HOME").map(PathBuf::from);
-        let never = |path: &Path| NEVER.iter().any(|n| path == Path::new(n)) || home.as_deref() == Some(path);
+        let never = |path: &Path| {
+            NEVER.split(' ').any(|name| path == Path::new(name)) || home.as_deref() == Some(path)
+        };
         if never(&real) || never(path) {
             return Err(Error::new(format!("SELinux relabeling of {} is not allowed", real.display()))
                 .why("programs of the host could no longer use it")
@@ -271,11 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn files_of_lines_are_read() {
-        let text = "# x\nprocess = \"system_u:system_r:container_t:s0\"\nfile=system_u:object_r:f_t:s0\n";
-        assert_eq!(value(text, "process").unwrap(), "system_u:system_r:container_t:s0");
-        assert_eq!(Context::new(&value(text, "file").unwrap()).unwrap().text(), "system_u:object_r:f_t:s0");
-        assert_eq!(value(text, "ro_file"), None);
+    fn contexts_are_read() {
+        for text in ["u:r:t", "u:r:t:s0:c1,c2"] {
+            assert_eq!(Context::new(text).unwrap().text(), text);
+        }
         assert!(Context::new("").is_none());
     }
 }

@@ -87,8 +87,8 @@ pub struct Settings {
     /// Take a capability away; ALL for all
     #[arg(long, value_name = "CAP", value_delimiter = ',')]
     pub cap_drop: Vec<String>,
-    /// seccomp=FILE|unconfined, apparmor=PROFILE, label=disable|KEY:VALUE, no-new-privileges, mask=PATHS,
-    /// unmask=PATHS|ALL, systempaths=unconfined
+    /// seccomp=FILE|unconfined, apparmor=PROFILE, label=disable|(user|role|type|level|filetype):VALUE,
+    /// no-new-privileges, mask=PATHS, unmask=PATHS|ALL, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,
     /// Give the container nearly all that the host's root has

@@ -136,6 +136,9 @@ fn mount_of(source: &OwnedFd) -> Result<OwnedFd> {
     context.set("source", &by_fd(source))?;
     // Else a device that can only be read is refused.
     context.flag("ro")?;
+    if let Some(label) = host::layer_label() {
+        context.set("context", &label)?;
+    }
     context.mount(mount::MOUNT_ATTR_RDONLY)
 }
 

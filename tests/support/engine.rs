@@ -21,6 +21,31 @@ impl Engine {
         Self { bundle: Bundle::rootless() }
     }
 
+    /// An engine whose store has the image `box`, imported from the bundle's root file system.
+    pub fn with_image(lines: &[&str]) -> Self {
+        let e = Self::new();
+        let tar = e.bundle.path("root.tar");
+        let rootfs = e.bundle.rootfs();
+        let names: Vec<String> = std::fs::read_dir(&rootfs)
+            .expect("rootfs")
+            .map(|entry| entry.expect("readdir(3)").file_name().to_string_lossy().into_owned())
+            .collect();
+        let packed = std::process::Command::new("tar")
+            .arg("-C")
+            .arg(&rootfs)
+            .args(["-cf", &tar])
+            .args(&names)
+            .status();
+        // 1: a file changed meanwhile. The programs are hard links, of which other tests make more.
+        let code = packed.expect("tar(1)").code();
+        assert!(matches!(code, Some(0 | 1)), "tar ended with {code:?}");
+        let mut args = vec!["import", "-q"];
+        lines.iter().for_each(|line| args.extend(["-c", line]));
+        args.extend([tar.as_str(), "box"]);
+        e.jug(&args).ok();
+        e
+    }
+
     /// `--root`.
     pub fn root(&self) -> PathBuf {
         self.bundle.dir().join("engine")

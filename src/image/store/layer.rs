@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::lock::Wait;
 use super::{Lock, Store, unique};
 use crate::error::{Error, Result};
+use crate::host;
 use crate::image::digest;
 use crate::image::layer::{self, EROFS_NAME, Form, TREE_NAME};
-use crate::sys::path;
+use crate::sys::{path, xattr};
 
 /// What is known of an unpacked layer; it is written beside it before the layer gets its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +89,15 @@ impl Store {
         self.discard(&name)?;
         path::mkdirat(self.root(), Path::new(&name), 0o700)?;
         let dir = path::openat(self.root(), Path::new(&name), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        if let Some(label) = host::layer_label() {
+            // What is made in it has the same one.
+            match xattr::fset(dir.as_fd(), b"security.selinux", label.as_bytes()) {
+                Err(e) if e.errno() != libc::EOPNOTSUPP => {
+                    return Err(e.context(format!("the label {label:?}")));
+                }
+                _ => {}
+            }
+        }
         Ok(Staged { dir, name, chain: chain.clone(), _lock: lock })
     }
 }
