@@ -106,8 +106,8 @@ fn inspect_shows_what_was_asked_for() {
         ),
         (
             "--ulimit=nofile=10:20",
-            "{{json .HostConfig.Ulimits}}",
-            r#"[{"Hard":20,"Name":"nofile","Soft":10}]"#,
+            "{{range .HostConfig.Ulimits}}{{.Name}}={{.Soft}}:{{.Hard}}{{end}}",
+            "nofile=10:20",
         ),
         ("--shm-size=1m", "{{.HostConfig.ShmSize}}", "1048576"),
         ("--tmpfs=/t:size=1m", "{{json .HostConfig.Tmpfs}}", r#"{"/t":"size=1m"}"#),
