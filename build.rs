@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rootfs_builder::recipe::Recipe;
-use rootfs_builder::source::Workshop;
+use rootfs_builder::source::{Workshop, go_arch};
 use rootfs_builder::{image, layer};
 
 fn main() {
@@ -41,11 +41,7 @@ fn hello() {
     compile_hello(&of, &out.join("hello"));
     println!("cargo:rerun-if-changed=src/image/hello/image.toml");
     let recipe = Recipe::load(Path::new("src/image/hello/image.toml")).unwrap_or_else(|why| panic!("{why}"));
-    let arch = match of("CARGO_CFG_TARGET_ARCH").as_str() {
-        "x86_64" => "amd64".to_owned(),
-        "aarch64" => "arm64".to_owned(),
-        other => other.to_owned(),
-    };
+    let arch = go_arch(&of("CARGO_CFG_TARGET_ARCH")).to_owned();
     // The program, which the recipe names, is in `dir`. No time of this machine's gets into the image.
     let shop = Workshop { dir: out.clone(), epoch: None, arch, cache: out.clone(), offline: true };
     let layers: Result<Vec<_>, _> = recipe.layers.iter().map(|layer| layer::make(layer, &shop)).collect();

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::layer;
 use crate::output::{Build, Output};
 use crate::recipe::{ConfigRecipe, LayerRecipe, Recipe, Source};
-use crate::source::{Workshop, probe};
+use crate::source::{Workshop, go_arch, probe};
 
 /// Makes small reproducible root file systems, OCI layouts and archives.
 #[derive(Debug, Parser)]
@@ -95,7 +95,7 @@ fn build(args: BuildArgs) -> Result<()> {
     let shop = Workshop {
         dir: recipe.dir.clone(),
         epoch: epoch()?,
-        arch: recipe.arch.clone().unwrap_or_else(|| host_arch().into()),
+        arch: recipe.arch.clone().unwrap_or_else(|| go_arch(env::consts::ARCH).into()),
         cache: args.cache.unwrap_or_else(default_cache),
         offline: args.offline,
     };
@@ -170,14 +170,6 @@ fn epoch() -> Result<Option<i64>> {
     let secs = text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
     let error = || Error::new(format!("SOURCE_DATE_EPOCH `{text}` is not a number of seconds"));
     secs.map(Some).ok_or_else(error)
-}
-
-fn host_arch() -> &'static str {
-    match env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 fn default_cache() -> PathBuf {

@@ -30,6 +30,15 @@ pub struct Workshop {
     pub offline: bool,
 }
 
+/// What Go, and so an image, calls an architecture of Rust's.
+pub fn go_arch(rust: &str) -> &str {
+    match rust {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 impl Workshop {
     /// The time of everything that has none of its own: SOURCE_DATE_EPOCH, else 0.
     pub fn mtime(&self) -> Mtime {

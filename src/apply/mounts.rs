@@ -101,7 +101,7 @@ fn one(plan: &Plan, m: &MountPlan, source: Option<OwnedFd>, trees: &mut Trees, r
             let tree = new(fstype, source, data, m, inherits.then_some(&target))?;
             if let Some(label) = plan.mount_label.as_deref().filter(|_| fstype == "mqueue") {
                 let dir = path::openat(tree.as_fd(), Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-                xattr::fset(dir.as_fd(), b"security.selinux", label.as_bytes())
+                xattr::fset(dir.as_fd(), xattr::SELINUX, label.as_bytes())
                     .map_err(|e| e.context(format_args!("/linux/mountLabel {label:?}")))?;
             }
             (tree, target)

@@ -11,9 +11,6 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::sys::{fd, signal, socket, tty};
 
-/// The keys that detach where nobody says otherwise, as with Docker and Podman.
-pub const KEYS: &str = "ctrl-p,ctrl-q";
-
 /// The longest message, in bytes.
 pub const LONGEST: usize = 8193;
 
@@ -171,8 +168,9 @@ impl Keys<'_> {
     }
 }
 
-/// `ctrl-p,ctrl-q`, or plain characters.
-pub fn keys(text: &str) -> Result<Vec<u8>> {
+/// `ctrl-p,ctrl-q`, or plain characters. Where nobody says any they are those of Docker and Podman.
+pub fn keys(said: Option<&str>) -> Result<Vec<u8>> {
+    let text = said.unwrap_or("ctrl-p,ctrl-q");
     let key = |word: &str| match (word.strip_prefix("ctrl-").map(str::as_bytes), word.as_bytes()) {
         (Some([c @ b'a'..=b'z']), _) => Some(c - b'a' + 1),
         (Some([c @ (b'@' | b'[' | b'\\' | b']' | b'^' | b'_')]), _) => Some(c & 0x1f),
@@ -195,12 +193,12 @@ mod tests {
 
     #[test]
     fn keys_detach_and_others_pass() {
-        let sequence = keys("ctrl-p,ctrl-q").unwrap();
+        let sequence = keys(None).unwrap();
         assert_eq!(sequence, [16, 17]);
         let mut state = Keys { sequence: &sequence, matched: 0, enabled: true };
         assert_eq!(state.pass(b"ab\x10"), (b"ab".to_vec(), false));
         assert_eq!(state.pass(b"c\x10\x10"), (b"\x10c\x10".to_vec(), false));
         assert_eq!(state.pass(b"\x11z"), (Vec::new(), true));
-        assert!(keys("ctrl-1").is_err());
+        assert!(keys(Some("ctrl-1")).is_err());
     }
 }

@@ -97,6 +97,14 @@ pub enum Status {
     },
 }
 
+impl Record {
+    /// Whether an ordinary user's container is in a user namespace that it does not make: that in which the root of an
+    /// image was mounted, or that of the container whose namespaces it joins.
+    pub fn borrows_user_namespace(&self) -> bool {
+        !self.layers.is_empty() || self.settings.others().next().is_some()
+    }
+}
+
 impl Status {
     /// docker's one word.
     pub fn word(&self) -> &'static str {

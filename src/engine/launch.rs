@@ -379,7 +379,7 @@ fn directly(container: &Container, tree: Option<&OwnedFd>) -> Result<u8> {
     let mut command = runtime.logged(&log);
     command.args(container.record.scope.then_some(runtime::SCOPE));
     command.args(["run", "--bundle"]).arg(&container.path).arg(container.id());
-    let relayed = !container.record.selinux.process.is_empty();
+    let relayed = container.record.selinux.confine();
     let code = runtime::foreground(command, settings.interactive, relayed)?;
     let code = runtime::failure(&log).map_or(code, |(code, _)| code.into());
     if tree.is_some() {
@@ -477,11 +477,10 @@ fn become_monitor(
     let mut prepare = || -> Result<OwnedFd> {
         process::setsid()?;
         let settings = &container.record.settings;
-        let layers = !container.record.layers.is_empty();
-        if tree.is_none() && (layers || settings.others().next().is_some()) {
+        if tree.is_none() && container.record.borrows_user_namespace() {
             // Here, so that the caller stays outside, and may see to the next container.
             rootless::enter_for(&container.place, settings)?;
-            tree = if layers { open_root(container)? } else { None };
+            tree = open_root(container)?;
         }
         enter(&container.path, tree.as_ref())?;
         path::chdir(&container.path)?;

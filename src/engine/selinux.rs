@@ -171,6 +171,11 @@ pub fn give_back(place: &Place, id: &str) {
 }
 
 impl Labels {
+    /// Whether the container's processes have a label that is not their maker's.
+    pub fn confine(&self) -> bool {
+        !self.process.is_empty()
+    }
+
     /// Gives what is at a path, and all below it, the label of the container's files.
     pub fn relabel(&self, path: &Path, reach: Reach) -> Result<()> {
         let Some(mut label) = Context::new(&self.mount) else { return Ok(()) };
@@ -205,10 +210,8 @@ fn label_tree(top: &OwnedFd, label: &[u8]) -> Result<()> {
             label,
         )?;
     }
-    xattr::set_of(top.as_fd(), KEY, label)
+    xattr::set_of(top.as_fd(), xattr::SELINUX, label)
 }
-
-const KEY: &[u8] = b"security.selinux";
 
 fn label_below(dir: BorrowedFd<'_>, label: &[u8]) -> Result<()> {
     let gone = |e: Error| if e.errno() == libc::ENOENT { Ok(()) } else { Err(e) };
@@ -219,7 +222,7 @@ fn label_below(dir: BorrowedFd<'_>, label: &[u8]) -> Result<()> {
             Err(e) if matches!(e.errno(), libc::ENOTDIR | libc::ELOOP | libc::ENOENT) => {}
             Err(e) => return Err(e),
         }
-        xattr::set(dir, name, KEY, label).or_else(gone)?;
+        xattr::set(dir, name, xattr::SELINUX, label).or_else(gone)?;
     }
     Ok(())
 }

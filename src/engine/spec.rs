@@ -275,7 +275,7 @@ fn process(parts: &Parts, caps: &BTreeSet<String>) -> Result<Value> {
     if let Some(profile) = apparmor::profile(settings)? {
         process["apparmorProfile"] = profile.into();
     }
-    if !parts.labels.process.is_empty() {
+    if parts.labels.confine() {
         process["selinuxLabel"] = parts.labels.process.as_str().into();
     }
     Ok(process)

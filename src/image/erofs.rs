@@ -67,7 +67,7 @@ impl Node {
     fn read(dir: BorrowedFd<'_>, name: &Path) -> Result<Self> {
         let st = path::stat(dir, name)?;
         let mut entries = Vec::new();
-        for key in xattr::list(dir, name)?.iter().filter(|key| !key.starts_with(b"security.selinux")) {
+        for key in xattr::list(dir, name)?.iter().filter(|key| !key.starts_with(xattr::SELINUX)) {
             let Some((index, rest)) = prefix(key) else { continue };
             let value = xattr::get(dir, name, key)?.unwrap_or_default();
             let len =

@@ -21,6 +21,9 @@ fn below(dir: BorrowedFd<'_>, name: &Path) -> Result<CString> {
     c_bytes(&path)
 }
 
+/// Where SELinux keeps the label of a file.
+pub const SELINUX: &[u8] = b"security.selinux";
+
 /// fsetxattr(2).
 pub fn fset(fd: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<()> {
     let k = c_bytes(key)?;

@@ -69,7 +69,7 @@ impl Exec {
             _ => return Err(Error::new(format!("container {name} is not running"))),
         }
         let own = container.record.settings.detach_keys.as_deref();
-        let keys = attach::keys(self.detach_keys.as_deref().or(own).unwrap_or(attach::KEYS))?;
+        let keys = attach::keys(self.detach_keys.as_deref().or(own))?;
         let runtime = Runtime::find(&container.place, container.record.settings.runtime.as_deref())?;
         // One log for each call: two may run at once.
         let log = container.path.join(format!(".exec-{}", process::pid()));
@@ -79,11 +79,7 @@ impl Exec {
         let mut call = runtime.logged(&log);
         call.args(["exec", "--process"]).arg(&said);
         let how = How { detach: self.detach, interactive: self.interactive, tty: self.tty, keys: &keys };
-        // A container of an image has the user namespace in which the root was mounted, and one that joins another's
-        // that one's: neither has one of its own.
-        let record = &container.record;
-        let lent = !record.layers.is_empty() || record.settings.others().next().is_some();
-        let code = match container.pid()?.filter(|_| lent) {
+        let code = match container.pid()?.filter(|_| container.record.borrows_user_namespace()) {
             Some(pid) => rootless::join(pid),
             None => Ok(()),
         }

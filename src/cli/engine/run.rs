@@ -97,7 +97,7 @@ impl Create {
 impl Run {
     pub fn perform(self, global: &Global) -> Result<u8> {
         let settings = &self.new.settings;
-        let keys = attach::keys(settings.detach_keys.as_deref().unwrap_or(attach::KEYS))?;
+        let keys = attach::keys(settings.detach_keys.as_deref())?;
         let prepared = self.new.prepare(global)?;
         if settings.rm && !settings.tty && !self.detach {
             return launch::direct(prepared);

@@ -58,7 +58,7 @@ impl Start {
 
 fn keys(said: Option<&str>, container: &Container) -> Result<Vec<u8>> {
     let own = container.record.settings.detach_keys.as_deref();
-    attach::keys(said.or(own).unwrap_or(attach::KEYS))
+    attach::keys(said.or(own))
 }
 
 /// Stop containers and start them again

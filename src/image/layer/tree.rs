@@ -67,7 +67,7 @@ impl Walk<'_> {
             self.number(n);
         }
         // The label is this machine's, and may be changed by its administrator.
-        let keys = xattr::list(dir, name)?.into_iter().filter(|key| key != b"security.selinux");
+        let keys = xattr::list(dir, name)?.into_iter().filter(|key| key != xattr::SELINUX);
         for key in keys {
             let value = xattr::get(dir, name, &key)?.unwrap_or_default();
             self.bytes(&key);

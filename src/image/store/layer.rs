@@ -91,7 +91,7 @@ impl Store {
         let dir = path::openat(self.root(), Path::new(&name), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
         if let Some(label) = host::layer_label() {
             // What is made in it has the same one.
-            match xattr::fset(dir.as_fd(), b"security.selinux", label.as_bytes()) {
+            match xattr::fset(dir.as_fd(), xattr::SELINUX, label.as_bytes()) {
                 Err(e) if e.errno() != libc::EOPNOTSUPP => {
                     return Err(e.context(format!("the label {label:?}")));
                 }
