@@ -263,6 +263,7 @@ fn an_exec_at_a_terminal_can_be_left() {
     pty.master.wait_for("42");
     running.wait().exits(5);
     exec(&pty, &[], &["/no/such"]).wait().exits(127);
+    pty.master.wait_for("stat /no/such: no such file or directory");
     // Left by the default keys, and by one's own. The program goes on, with its terminal.
     for (flags, keys) in [(&[][..], "\x10\x11"), (&["--detach-keys", "ctrl-x,y"], "\x18y")] {
         let script =

@@ -142,6 +142,12 @@ impl Client {
     pub(super) fn new(socket: OwnedFd) -> Self {
         Self { socket, waiting: Vec::new() }
     }
+
+    /// A message of `super::attach`, cut at its longest. One who went away misses it.
+    pub(super) fn say(&self, kind: u8, bytes: &[u8]) {
+        let message: Vec<u8> = [kind].iter().chain(bytes).copied().take(LONGEST).collect();
+        let _ = socket::send(self.socket.as_fd(), &message, None);
+    }
 }
 
 /// Starts the container; an error has the exit code that people know.
@@ -455,13 +461,7 @@ fn finish(orders: &Orders, dir: &OwnedFd, clients: Vec<Client>, code: i32) {
     let _ = path::remove_if_there(dir.as_fd(), Path::new(ATTACH), 0);
     undo(orders, container.ok().flatten().as_ref());
     let _ = fd::flock(dir.as_fd(), libc::LOCK_UN);
-    clients.iter().for_each(|client| say_goodbye(client, code));
-}
-
-/// Tells how the program ended.
-pub(super) fn say_goodbye(client: &Client, code: i32) {
-    let message: Vec<u8> = [b'x'].into_iter().chain(code.to_le_bytes()).collect();
-    let _ = socket::send(client.socket.as_fd(), &message, None);
+    clients.iter().for_each(|client| client.say(b'x', &code.to_le_bytes()));
 }
 
 /// Nothing ran.

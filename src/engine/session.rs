@@ -3,12 +3,12 @@
 //! what the program says when nobody is attached is lost, as with Docker.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::attach::{self, Attached, Ended};
 use super::container::Container;
-use super::monitor::{self, Client, Streams, Watched};
+use super::monitor::{Client, Streams, Watched};
 use super::place::io;
 use super::runtime;
 use crate::error::{Error, Result};
@@ -40,66 +40,73 @@ pub fn run(mut call: Command, container: &Container, how: &How) -> Result<i32> {
         };
     }
     call.arg(container.id());
-    let relayed = !how.tty && !container.record.selinux.process.is_empty();
+    let relayed = !how.tty && container.record.selinux.confine();
     runtime::foreground(call, how.interactive, relayed)
 }
 
-fn attached(mut call: Command, container: &Container, caller: &Attached) -> Result<Ended> {
+fn attached(call: Command, container: &Container, caller: &Attached) -> Result<Ended> {
     let (ours, theirs) = socket::pair()?;
     if let Side::Child = clone::clone3(0, None)? {
         drop(ours);
-        let code = hold(&mut call, container, theirs).unwrap_or_else(|_| runtime::FAILED.into());
-        process::exit_now(code);
+        hold(call, container, theirs);
     }
     drop(theirs);
     caller.carry(&ours)
 }
 
-/// The process between them. How it ends nobody hears but the client.
-fn hold(call: &mut Command, container: &Container, client: OwnedFd) -> Result<i32> {
-    process::setsid()?;
-    process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
-    process::set_name("jug-exec");
-    path::chdir(&container.path)?;
-    let null = path::open(Path::new("/dev/null"), libc::O_RDWR)?;
-    (0..3).try_for_each(|number| fd::dup_onto(null.as_fd(), number))?;
-    let own = |what: &str| PathBuf::from(format!(".exec-{}.{what}", process::pid()));
-    let begun = begin(call, container.id(), &own("console"), &own("pid"));
-    for name in ["console", "pid"] {
-        let _ = std::fs::remove_file(own(name));
-    }
-    let mut client = Client::new(client);
-    let code = match begun? {
-        Err(code) => code,
-        Ok((pid, streams)) => {
-            let mut watched = Watched::new(pid, streams, true)?;
-            watched.clients.push(client);
+/// The process between them. How it ends nobody hears but the client, nor why nothing ran.
+fn hold(call: Command, container: &Container, client: OwnedFd) -> ! {
+    let mut clients = vec![Client::new(client)];
+    let code = match begin(call, container) {
+        Ok(mut watched) => {
+            watched.clients.append(&mut clients);
             let code = watched.watch();
-            let Some(left) = watched.clients.pop() else { return Ok(0) };
-            client = left;
+            clients = watched.clients;
+            code
+        }
+        Err((code, why)) => {
+            // The caller's terminal is raw now.
+            clients.iter().for_each(|client| client.say(b'e', why.replace('\n', "\r\n").as_bytes()));
             code
         }
     };
-    monitor::say_goodbye(&client, code);
-    Ok(0)
+    clients.iter().for_each(|client| client.say(b'x', &code.to_le_bytes()));
+    process::exit_now(0)
 }
 
-/// The number of the program and its terminal; or the exit code of a runtime that started none, and said why in its
-/// log.
-fn begin(
-    call: &mut Command,
-    id: &str,
-    console: &Path,
-    pid_file: &Path,
-) -> Result<std::result::Result<(i32, Streams), i32>> {
-    let mut streams = Streams::terminal(console)?;
-    call.args(["--detach", "--tty", "--console-socket"]).arg(console).arg("--pid-file").arg(pid_file).arg(id);
-    let status = call.status().map_err(io(format_args!("running {:?}", call.get_program())))?;
-    if !status.success() {
-        return Ok(Err(status.code().unwrap_or(runtime::FAILED.into())));
+/// Starts the program on a terminal of its own; an error has the exit code, and what people are told.
+fn begin(mut call: Command, container: &Container) -> std::result::Result<Watched, (i32, String)> {
+    let ours = |e: Error| (runtime::FAILED.into(), format!("Error: {e}\n"));
+    apart(&container.path).map_err(ours)?;
+    let [console, pid_file] = ["console", "pid"].map(|what| format!(".exec-{}.{what}", process::pid()));
+    call.args(["--detach", "--tty", "--console-socket", &console, "--pid-file", &pid_file])
+        .arg(container.id());
+    call.stdin(Stdio::null()).stdout(Stdio::null());
+    let streams = Streams::terminal(Path::new(&console)).map_err(ours);
+    let begun = streams.and_then(|mut streams| {
+        let ended =
+            call.output().map_err(io(format_args!("running {:?}", call.get_program()))).map_err(ours)?;
+        if !ended.status.success() {
+            let code = ended.status.code().unwrap_or(runtime::FAILED.into());
+            return Err((code, String::from_utf8_lossy(&ended.stderr).into_owned()));
+        }
+        streams.receive_console().map_err(ours)?;
+        let pid = std::fs::read_to_string(&pid_file).map_err(io("read the pid file")).map_err(ours)?;
+        let pid = pid.trim().parse().map_err(|_| ours(Error::new(format!("the pid file says {pid:?}"))))?;
+        Watched::new(pid, streams, true).map_err(ours)
+    });
+    for name in [console, pid_file] {
+        let _ = std::fs::remove_file(name);
     }
-    streams.receive_console()?;
-    let pid = std::fs::read_to_string(pid_file).map_err(io("read the pid file"))?;
-    let pid = pid.trim().parse().map_err(|_| Error::new(format!("the pid file says {pid:?}")))?;
-    Ok(Ok((pid, streams)))
+    begun
+}
+
+/// Away from the caller: a session, orphans and streams of its own, in the container's directory.
+fn apart(dir: &Path) -> Result<()> {
+    process::setsid()?;
+    process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
+    process::set_name("jug-exec");
+    path::chdir(dir)?;
+    let null = path::open(Path::new("/dev/null"), libc::O_RDWR)?;
+    (0..3).try_for_each(|number| fd::dup_onto(null.as_fd(), number))
 }
