@@ -159,6 +159,26 @@ fn volumes_of_all_kinds() {
 }
 
 #[test]
+fn what_is_mounted_below_a_bind_comes_along_as_was_asked() {
+    let e = Engine::new();
+    let host = e.bundle.path("host");
+    std::fs::create_dir_all(format!("{host}/below")).expect("mkdir");
+    let script =
+        format!("mount -t tmpfs below {host}/below && echo 1 > {host}/below/there && exec \"$0\" \"$@\"");
+    let wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script];
+    let run = |more: &str| {
+        let mount = format!("type=bind,src={host},dst=/m,consistency=cached{more}");
+        let script = "cat /m/below/there; touch /m/own && echo own; touch /m/below/new && echo below";
+        e.run_call(&["--rm", "--mount", &mount], &["sh", "-c", script]).through(&wrapper).output().stdout
+    };
+    assert_eq!(run(""), "1\nown\nbelow\n");
+    assert_eq!(run(",ro"), "1\n");
+    assert_eq!(run(",ro,bind-recursive=writable"), "1\nbelow\n");
+    assert_eq!(run(",bind-recursive=disabled"), "own\nbelow\n");
+    assert_eq!(run(",bind-nonrecursive=true,readonly=true"), "");
+}
+
+#[test]
 fn limits_reach_the_kernel() {
     let e = Engine::new();
     let flags = ["-m", "64m", "--cpus", "0.5", "--pids-limit", "33", "--ulimit", "nofile=99:100"];

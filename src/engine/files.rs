@@ -53,7 +53,16 @@ fn hosts(hostname: &str, settings: &Settings, shares_host: bool) -> Result<Strin
         let (name, address) = entry
             .split_once([':', '='])
             .ok_or_else(|| Error::new(format!("--add-host: {entry:?} is not NAME:ADDRESS")))?;
-        let address = address.trim_start_matches('[').trim_end_matches(']');
+        let address = match address {
+            "host-gateway" if shares_host => "127.0.0.1",
+            "host-gateway" => {
+                return Err(Error::new(format!(
+                    "--add-host: {entry:?}: no way leads from this network to the host"
+                ))
+                .next("use --network host"));
+            }
+            other => other.trim_start_matches('[').trim_end_matches(']'),
+        };
         if address.parse::<std::net::IpAddr>().is_err()
             || name.is_empty()
             || name.contains(char::is_whitespace)
@@ -117,5 +126,7 @@ mod tests {
         let said = |entry: &str| Settings { add_host: vec![entry.into()], ..Settings::default() };
         assert!(hosts("h", &said("db:[2001:db8::1]"), false).unwrap().contains("2001:db8::1\tdb\n"));
         assert!(hosts("h", &said("db:x\n1.2.3.4"), false).is_err());
+        assert!(hosts("h", &said("up:host-gateway"), true).unwrap().contains("127.0.0.1\tup\n"));
+        assert!(hosts("h", &said("up:host-gateway"), false).is_err());
     }
 }

@@ -89,8 +89,9 @@ impl Mount {
 
     fn take(&mut self, option: &str) -> Result<()> {
         match option {
-            "ro" | "readonly" => self.read_only = true,
-            "rw" => {}
+            "ro" | "rro" | "readonly" => self.read_only = true,
+            // The last three speak to Docker's virtual machine on other systems.
+            "rw" | "copy" | "cached" | "consistent" | "delegated" => {}
             "z" => self.relabel = Some(Reach::Shared),
             "Z" => self.relabel = Some(Reach::Private),
             "nocopy" => self.no_copy = true,
@@ -100,7 +101,7 @@ impl Mount {
             }
             other => {
                 return Err(Error::new(format!("{}: unknown mount option {other:?}", self.target)).next(
-                    "options are ro, rw, nocopy, exec, suid, dev and their no-, z, Z, and propagations",
+                    "options are ro, rw, nocopy, bind, rbind, exec, suid, dev and their no-, z, Z, and propagations",
                 ));
             }
         }
@@ -134,19 +135,26 @@ fn by_volume_flag(text: &str) -> Result<Mount> {
 
 fn by_mount_flag(text: &str) -> Result<Mount> {
     let (mut kind, mut source, mut target, mut options) = ("volume", None, None, Vec::new());
+    let mut writable_below = false;
     for part in text.split(',') {
         let (key, value) = part.split_once('=').unwrap_or((part, "true"));
+        let yes = matches!(value, "true" | "1");
         match (key, value) {
             ("type", _) => kind = value,
             ("source" | "src", _) => source = Some(value),
             ("target" | "destination" | "dst", _) => target = Some(value),
-            ("readonly" | "ro", "true" | "1") => options.push("ro"),
-            ("readonly" | "ro", _) => {}
+            ("readonly" | "ro", _) => options.extend(yes.then_some("ro")),
             ("bind-propagation", _) => options.push(value),
-            ("volume-nocopy", "true" | "1") => options.push("nocopy"),
+            ("bind-nonrecursive", _) => options.extend(yes.then_some("bind")),
+            ("bind-recursive", "disabled") => options.push("bind"),
+            ("bind-recursive", "writable") => writable_below = true,
+            ("bind-recursive", "enabled" | "readonly") | ("consistency", _) => {}
+            ("volume-nocopy", _) => options.extend(yes.then_some("nocopy")),
             ("relabel", "shared") => options.push("z"),
             ("relabel", "private") => options.push("Z"),
             ("tmpfs-size" | "tmpfs-mode", _) => options.push(part),
+            // Podman's way.
+            _ if key == part => options.push(part),
             _ => return Err(Error::new(format!("--mount: unknown key {key:?} in {text:?}"))),
         }
     }
@@ -169,6 +177,9 @@ fn by_mount_flag(text: &str) -> Result<Mount> {
             Some((_, mode)) => mount.options.push(format!("mode={mode}")),
             None => mount.take(option)?,
         }
+    }
+    if writable_below && std::mem::take(&mut mount.read_only) {
+        mount.options.push("ro".to_owned());
     }
     Ok(mount)
 }
@@ -226,7 +237,9 @@ pub fn make(
             labels.relabel(Path::new(&source), reach)?;
         }
         if kind == "bind" {
-            options.push("rbind".to_owned());
+            if !options.iter().any(|option| option == "bind") {
+                options.push("rbind".to_owned());
+            }
             if !options
                 .iter()
                 .any(|option| ["private", "shared", "slave"].iter().any(|word| option.ends_with(word)))
@@ -295,9 +308,17 @@ mod tests {
         assert!(matches!(by_volume_flag("/d").unwrap().source, Source::Anonymous(_)));
         let tmpfs = by_mount_flag("type=tmpfs,target=/t,tmpfs-size=1m").unwrap();
         assert_eq!((tmpfs.source, tmpfs.options), (Source::Tmpfs, vec!["size=1m".to_owned()]));
+        assert!(by_volume_flag("/a:/b:cached,ro").unwrap().read_only);
+        let below = |how| by_mount_flag(&format!("type=bind,src=/a,dst=/b,ro,bind-recursive={how}")).unwrap();
+        assert_eq!((below("writable").read_only, below("writable").options), (false, vec!["ro".to_owned()]));
+        assert_eq!((below("disabled").read_only, below("disabled").options), (true, vec!["bind".to_owned()]));
+        let bare = by_mount_flag("type=bind,src=/a,dst=/b,nosuid,ro=false,consistency=cached").unwrap();
+        assert_eq!((bare.read_only, bare.options), (false, vec!["nosuid".to_owned()]));
         for bad in ["a:b", "/a:/", "x y:/d", "/a:/b:ro:rw", "/a:/b:what", "/a:/.."] {
             assert!(by_volume_flag(bad).is_err(), "{bad}");
         }
-        assert!(by_mount_flag("type=bind,target=/x").is_err());
+        for bad in ["type=bind,target=/x", "type=tmpfs,target=/x,what", "type=tmpfs,target=/x,what=1"] {
+            assert!(by_mount_flag(bad).is_err(), "{bad}");
+        }
     }
 }
