@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::figures::{self, short};
 use super::plot::{Axis, Bar, Scale, Series, bars, chart, text};
+use crate::bench::contender::ON_DISK;
 use crate::bench::goals::{self, Goal, Verdict};
 use crate::bench::overhead;
 use crate::bench::results::{Class, Growth, IDLE, NATIVE, Named, Results, SERIAL};
@@ -43,8 +44,19 @@ fn subtitle(results: &Results) -> String {
     format!("jug bench, {kind}: Linux {kernel}, {cpu}, load {load} before it began")
 }
 
-fn colour(results: &Results, name: &str) -> usize {
-    results.contenders.iter().position(|contender| contender.name == name).unwrap_or(0) % 12
+/// A machine with a disk has the colour of the one without, and dashes.
+fn colour(results: &Results, name: &str) -> String {
+    fn base(name: &str) -> &str {
+        name.strip_suffix(ON_DISK).unwrap_or(name)
+    }
+    let mut bases = Vec::new();
+    for contender in &results.contenders {
+        if !bases.contains(&base(&contender.name)) {
+            bases.push(base(&contender.name));
+        }
+    }
+    let at = bases.iter().position(|of| *of == base(name)).unwrap_or(0) % 13;
+    format!("c{at}{}", if base(name) == name { "" } else { " disk" })
 }
 
 /// Contenders that have an answer, in the order of the report.

@@ -20,8 +20,8 @@ pub struct Axis {
 #[derive(Default)]
 pub struct Series {
     pub name: String,
-    /// A class of the page's style: `c0` to `c11`.
-    pub colour: usize,
+    /// Classes of the page's style.
+    pub colour: String,
     pub line: Vec<(f64, f64)>,
     pub points: Vec<(f64, f64)>,
 }
@@ -47,13 +47,13 @@ pub fn chart(x: &Axis, y: &Axis, series: &[Series]) -> String {
         let at = |point: &(f64, f64)| format!("{:.1},{:.1}", across.at(point.0), up.at(point.1));
         if one.line.len() > 1 {
             let path: Vec<String> = one.line.iter().map(at).collect();
-            let _ = write!(svg, "<polyline class=\"line c{}\" points=\"{}\"/>", one.colour, path.join(" "));
+            let _ = write!(svg, "<polyline class=\"line {}\" points=\"{}\"/>", one.colour, path.join(" "));
         }
         for (px, py) in &one.points {
             let (cx, cy) = (across.at(*px), up.at(*py));
             let _ = write!(
                 svg,
-                "<circle class=\"dot c{}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"3.2\"><title>{}: {} at {}</title>\
+                "<circle class=\"dot {}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"3.2\"><title>{}: {} at {}</title>\
                  </circle>",
                 one.colour,
                 text(&one.name),
@@ -69,7 +69,7 @@ pub fn chart(x: &Axis, y: &Axis, series: &[Series]) -> String {
 fn legend(series: &[Series]) -> String {
     let mut html = String::from("<p class=\"legend\">");
     for one in series {
-        let _ = write!(html, "<span><i class=\"c{}\"></i>{}</span> ", one.colour, text(&one.name));
+        let _ = write!(html, "<span><i class=\"{}\"></i>{}</span> ", one.colour, text(&one.name));
     }
     html + "</p>"
 }
@@ -194,7 +194,7 @@ pub struct Bar {
     pub name: String,
     pub note: String,
     pub value: f64,
-    pub colour: usize,
+    pub colour: String,
 }
 
 /// Bars below each other, each with its figure.
@@ -209,7 +209,7 @@ pub fn bars(bars: &[Bar]) -> String {
         let width = (bar.value.max(1.0).log10() / most.log10() * 430.0).max(2.0);
         let _ = write!(
             svg,
-            "<text x=\"{}\" y=\"{:.1}\" class=\"name end\">{}</text><rect class=\"bar c{}\" x=\"{LEFT}\" y=\"{y:.1}\" \
+            "<text x=\"{}\" y=\"{:.1}\" class=\"name end\">{}</text><rect class=\"bar {}\" x=\"{LEFT}\" y=\"{y:.1}\" \
              width=\"{width:.1}\" height=\"24\" rx=\"3\"/><text x=\"{:.1}\" y=\"{:.1}\" class=\"figure\">{}\
              <tspan class=\"note\" dx=\"9\">{}</tspan></text>",
             LEFT - 10.0,
