@@ -60,6 +60,7 @@ fn the_defaults_are_at_least_as_strict_as_dockers() {
         let read = &report["reads"][path];
         assert!(read.to_string().len() < 60, "{path} is not masked: {read}");
     }
+    assert_eq!(e.run(&["--rm"], &["ls", "/sys/dev/block", "/sys/firmware"]).ok().stdout.lines().count(), 3);
     // Not every kernel has the first.
     let there = |path: &&str| std::path::Path::new(path).exists();
     for path in ["/proc/irq/default_smp_affinity", "/proc/sys/kernel/core_pattern"].into_iter().filter(there)
