@@ -124,7 +124,7 @@ fn links_of_the_cloud_are_not_followed() {
         let registry = Hostile::start(move |_, _| Reply::new(302, "").with("Location", location));
         let begin = Instant::now();
         refused(open(&registry, &access()).manifest(None), &[word]);
-        assert!(begin.elapsed() < Duration::from_secs(5), "{location}");
+        assert!(begin.elapsed() < Duration::from_secs(20), "{location}");
     }
     let round = Hostile::start(|_, _| Reply::new(302, "").with("Location", "/v2/again"));
     refused(open(&round, &access()).manifest(None), &["redirects"]);
@@ -245,7 +245,7 @@ fn lengths_that_lie_and_bodies_without_end() {
         let registry = Hostile::start(move |_, _| Reply::body(200, body()));
         let begin = Instant::now();
         let said = read(&*open(&registry, &access()), &wanted, 0).expect_err(words);
-        assert!(said.contains(words) && begin.elapsed() < Duration::from_secs(10), "{words}: {said}");
+        assert!(said.contains(words) && begin.elapsed() < Duration::from_secs(20), "{words}: {said}");
         refused(
             open(&registry, &access())
                 .manifest(None)
@@ -265,7 +265,7 @@ fn who_stalls_is_left() {
         let said = read(&*open(&registry, &access()), &wanted, 0).expect_err("it stalls");
         assert!(said.contains("sha256:"), "{said}");
         let took = begin.elapsed();
-        assert!(took > Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
+        assert!(took > Duration::from_millis(500) && took < Duration::from_secs(20), "{took:?}");
     }
     let silent = Hostile::start(|_, _| {
         std::thread::sleep(Duration::from_secs(3));
@@ -295,7 +295,7 @@ fn busy_registries_are_asked_again() {
     });
     let begin = Instant::now();
     refused(open(&limit, &access()).manifest(None), &["429", "TOOMANYREQUESTS: slow[31m down", "86400 s"]);
-    assert!(begin.elapsed() < Duration::from_secs(2) && limit.asked().len() == 1, "a day is not waited for");
+    assert!(begin.elapsed() < Duration::from_secs(20) && limit.asked().len() == 1, "a day is not waited for");
 }
 
 #[test]
@@ -551,7 +551,7 @@ fn who_reads_no_more_ends_all_that_fetches() {
         let begin = Instant::now();
         drop(reader);
         let took = begin.elapsed();
-        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(took < Duration::from_secs(6), "{took:?}");
         assert_eq!(fetchers(), 0);
         settles(&server, 1 + PLACES);
     }

@@ -364,8 +364,13 @@ impl Running {
     /// Waits until stdout holds `words`.
     #[track_caller]
     pub fn wait_stdout(&mut self, words: &str) {
-        while !self.stdout().contains(words) {
-            assert!(self.status().is_none(), "ended before it said {words:?}:\n{}", self.said());
+        loop {
+            // In this order: what it says last it has said when it is over.
+            let over = self.status().is_some();
+            if self.stdout().contains(words) {
+                return;
+            }
+            assert!(!over, "ended before it said {words:?}:\n{}", self.said());
             self.still_patient(words);
         }
     }
