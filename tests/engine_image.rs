@@ -44,6 +44,11 @@ fn what_is_written_stays_with_the_container_and_becomes_a_layer() {
     assert!(!diff.contains("/data/k"), "{diff}");
     // What jug made to mount on is none of the program's work.
     assert!(!diff.contains("resolv.conf") && !diff.contains("A /data"), "{diff}");
+    e.jug(&["run", "--name", "idle", "-v", "/etc/down", "box", "sh", "-c", "true"]).ok();
+    assert_eq!(e.jug(&["diff", "idle"]).ok().stdout, "");
+    e.jug(&["run", "--name", "closer", "box", "sh", "-c", "chmod 700 /etc"]).ok();
+    assert_eq!(e.jug(&["diff", "closer"]).ok().stdout, "C /etc\n");
+    e.jug(&["rm", "-v", "idle", "closer"]).ok();
     let id =
         e.jug(&["commit", "-m", "written", "-c", "CMD [\"cat\",\"/new\"]", "writer", "written"]).ok().stdout;
     assert!(id.starts_with("sha256:"), "{id}");

@@ -137,9 +137,69 @@ fn modes_of_the_user_namespace() {
     let report =
         u.jug(&["run", "--rm", "--userns", "host", "-u", "9", "--rootfs", rootfs, "/bin/probe"]).ok().json();
     assert_eq!(report["uid"]["effective"], 9);
-    u.jug(&["run", "--rm", "--userns", "keep-id", "box"]).exits(125).says("not possible with the layers");
     u.jug(&["run", "--rm", "--userns", "nomap", "box"]).exits(125).says("is not possible");
     u.jug(&["run", "--rm", "--userns", "auto", "box"]).exits(125).says("is for root");
+}
+
+/// The caller is inside who it is outside, and the image's files belong to whom the image says.
+#[test]
+fn keep_id_has_the_owners_of_the_image() {
+    let u = User::new("lamb:200000:65536\n");
+    let keep = ["--userns", "keep-id"];
+    let run = |flags: &[&str], program: &[&str]| u.jug(&[&["run"], &keep[..], flags, program].concat());
+    let report = run(&["--rm"], &["box", "/bin/probe"]).ok().json();
+    assert_eq!((&report["uid"]["effective"], &report["gid"]["effective"]), (&json!(12345), &json!(12345)));
+    let owners = |id: &str| {
+        run(&["--rm", "-u", id], &["box", "sh", "-c", "stat -c %u:%g / /bin/probe /etc/hosts"]).ok().stdout
+    };
+    assert_eq!((owners("0"), owners("12345")), ("0:0\n0:0\n0:0\n".into(), "0:0\n0:0\n0:0\n".into()));
+    let report = run(&["--rm", "-u", "lamb"], &["box", "/bin/probe"]).ok().json();
+    assert_eq!((&report["uid"]["effective"], &report["groups"]), (&json!(1000), &json!([1000, 2000])));
+    let other = ["run", "--rm", "--userns", "keep-id:uid=7,gid=8", "box", "sh", "-c", "id -u; id -g"];
+    assert_eq!(u.jug(&other).ok().stdout, "7\n8\n");
+    u.jug(&["run", "--rm", "--userns", "keep-id:size=7", "box"]).exits(125).says("\"size=7\" is not uid=N");
+    // What the caller writes there is its own, and what root writes belongs to another.
+    let shared = u.e.bundle.path("shared");
+    std::fs::create_dir(&shared).expect("mkdir");
+    std::os::unix::fs::chown(&shared, Some(12345), Some(12345)).expect("chown");
+    let volume = format!("{shared}:/shared");
+    run(&["--rm", "-v", &volume], &["box", "sh", "-c", "touch /shared/mine"]).ok();
+    run(&["--rm", "-v", &volume, "-u", "0"], &["box", "sh", "-c", "touch /shared/roots"]).ok();
+    let owner = |name: &str| {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(format!("{shared}/{name}")).expect("stat").uid()
+    };
+    assert_eq!((owner("mine"), owner("roots")), (12345, 200_000));
+    // The life of one that stays.
+    let script = "touch /tmp/kept; echo ready; exec sleep 3600";
+    let id = run(&["-d", "--name", "stays"], &["box", "sh", "-c", script]).ok().stdout;
+    eventually("the log", || u.jug(&["logs", "stays"]).stdout.contains("ready").then_some(()));
+    assert_eq!(u.jug(&["exec", "stays", "sh", "-c", "id -u"]).ok().stdout, "12345\n");
+    u.jug(&["exec", "-u", "0", "stays", "sh", "-c", "touch /roots; chown 5:6 /roots"]).ok();
+    u.jug(&["restart", "-t", "0", "stays"]).ok();
+    let stat = ["exec", "stays", "sh", "-c", "stat -c %u:%g / /tmp/kept /roots"];
+    assert_eq!(u.jug(&stat).ok().stdout, "0:0\n12345:12345\n5:6\n");
+    let diff = u.jug(&["diff", "stays"]).ok().stdout;
+    assert!(
+        diff.contains("A /tmp/kept\n") && diff.contains("A /roots\n") && !diff.contains("/bin"),
+        "{diff}"
+    );
+    u.jug(&["commit", "stays", "made"]).ok();
+    let stat = ["run", "--rm", "made", "sh", "-c", "stat -c %u:%g /bin/probe /tmp/kept /roots"];
+    assert_eq!(u.jug(&stat).ok().stdout, "0:0\n12345:12345\n5:6\n");
+    let tar = u.e.bundle.path("export.tar");
+    u.jug(&["export", "-o", &tar, "stays"]).ok();
+    let list = std::process::Command::new("tar").args(["-tvf", &tar, "--numeric-owner"]).output();
+    let list = String::from_utf8_lossy(&list.expect("tar(1)").stdout).into_owned();
+    for line in ["12345/12345 tmp/kept", "5/6 roots", "0/0 bin/probe"] {
+        let (owner, name) = line.split_once(' ').expect("two words");
+        assert!(list.lines().any(|line| line.contains(owner) && line.ends_with(name)), "{line}: {list}");
+    }
+    u.jug(&["rm", "-f", "stays"]).ok();
+    u.e.is_gone(id.trim());
+    u.jug(&["rmi", "made", "box"]).ok();
+    let u = User::new("");
+    u.jug(&["run", "--rm", "--userns", "keep-id", "box"]).exits(125).says("root inside would be nobody");
 }
 
 /// What a user namespace can neither mount nor make is the host's own.

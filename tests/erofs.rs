@@ -29,7 +29,7 @@ fn image(seed: u64) -> (Place, oci_spec::image::Digest) {
             .expect("write");
     }
     let (root, mut tar) = (File::open(place.path("tree")).expect("open"), Vec::new());
-    write::tar_of(root.as_fd(), &mut tar).expect("tar_of");
+    write::tar_of(root.as_fd(), None, &mut tar).expect("tar_of");
     fs::write(place.path("blob"), &tar).expect("write");
     let blob = Blob { file: File::open(place.path("blob")).expect("open"), growing: None };
     let staging = File::open(place.staging()).expect("open");

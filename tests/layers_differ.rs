@@ -137,7 +137,7 @@ fn what_is_written_is_read_back() {
         random::tree(&place.path("tree"), seed);
         let pack = |dir: &str| {
             let (root, mut tar) = (File::open(place.path(dir)).expect("open"), Vec::new());
-            write::tar_of(root.as_fd(), &mut tar).expect("tar_of");
+            write::tar_of(root.as_fd(), None, &mut tar).expect("tar_of");
             tar
         };
         let tar = pack("tree");
@@ -168,7 +168,7 @@ fn an_upper_directory_becomes_a_layer_and_back() {
     jug::sys::xattr::set(dir.as_fd(), Path::new("opaque"), b"trusted.overlay.origin", b"x")
         .expect("setxattr");
     let mut tar = Vec::new();
-    write::layer_of(dir.as_fd(), &mut tar).expect("layer_of");
+    write::layer_of(dir.as_fd(), None, &mut tar).expect("layer_of");
     fs::write(place.path("tar"), &tar).expect("write");
     let names = Command::new("tar").arg("-tf").arg(place.path("tar")).output().expect("tar");
     let names = String::from_utf8_lossy(&names.stdout).into_owned();
@@ -185,7 +185,8 @@ fn an_upper_directory_becomes_a_layer_and_back() {
     same(&but_root(place.listing()), &but_root(listing(&upper)), "the upper directory");
     assert!(place.listing().iter().any(|line| line.starts_with("gone ") && line.contains("device 0x0")));
     fs::write(upper.join(".wh.x"), "").expect("write");
-    let error = write::layer_of(dir.as_fd(), &mut Vec::new()).expect_err("a file with a whiteout's name");
+    let error =
+        write::layer_of(dir.as_fd(), None, &mut Vec::new()).expect_err("a file with a whiteout's name");
     assert!(error.what().contains(".wh.x"), "{error}");
 }
 

@@ -98,10 +98,15 @@ pub enum Status {
 }
 
 impl Record {
-    /// Whether an ordinary user's container is in a user namespace that it does not make: that in which the root of an
-    /// image was mounted, or that of the container whose namespaces it joins.
-    pub fn borrows_user_namespace(&self) -> bool {
+    /// Whether an ordinary user's container is made in a user namespace that is there before it: that in which the root
+    /// of an image was mounted, or that of the container whose namespaces it joins.
+    pub fn needs_user_namespace(&self) -> bool {
         !self.layers.is_empty() || self.settings.others().next().is_some()
+    }
+
+    /// Whether it has that one and none of its own below it.
+    pub fn borrows_user_namespace(&self) -> bool {
+        self.needs_user_namespace() && self.maps.uid.is_empty()
     }
 }
 

@@ -17,14 +17,14 @@ type Map = Vec<(u32, u32, u32)>;
 const RANGE: u32 = 65_536;
 
 pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
+    if let Some(kept) = kept(settings)? {
+        let maps = keep(kept)?;
+        holds(&maps, user, settings)?;
+        return Ok(maps);
+    }
     let mode = settings.userns.as_deref().unwrap_or("");
     let rootless = cred::euid() != 0;
     match (mode, rootless) {
-        ("keep-id" | "nomap", false) if host::is_rootless() => {
-            Err(Error::new(format!("--userns {mode}: is not possible with the layers of an image"))
-                .why("their files have the ids of your own range, in which you are root")
-                .next("leave it out, or use --rootfs DIR"))
-        }
         ("" | "host" | "private", false) if host::is_rootless() => {
             holds(&here(), user, settings)?;
             Ok(Maps::default())
@@ -36,38 +36,72 @@ pub fn maps(settings: &Settings, user: &User) -> Result<Maps> {
             holds(&maps, user, settings)?;
             Ok(maps)
         }
-        ("keep-id", true) if lacks_a_range() => Err(Error::new(
-            "--userns keep-id: root inside would be nobody",
-        )
-        .why("you have one id only, and it is taken by your own; the container is made by root inside")
-        .next("leave it out, or have a range given to you (usermod --add-subuids) and newuidmap installed")),
-        ("keep-id", true) => {
-            let maps = Maps {
-                uid: keep(cred::euid(), &subordinate("/etc/subuid", cred::euid())),
-                gid: keep(cred::egid(), &subordinate("/etc/subgid", cred::euid())),
-            };
-            Ok(maps)
-        }
-        ("nomap", true) => Err(Error::new("--userns nomap: is not possible")
+        ("nomap", _) if host::is_rootless() => Err(Error::new("--userns nomap: is not possible")
             .why("the files that jug makes for a container belong to you, and nobody inside could read them")
             .next("leave it out: what runs as another user than root has an id of your range")),
-        ("keep-id" | "nomap", false) => {
-            Err(Error::new(format!("--userns {mode}: is for unprivileged callers")).next("leave it out"))
+        ("nomap", false) => {
+            Err(Error::new("--userns nomap: is for unprivileged callers").next("leave it out, or use auto"))
         }
         (other, _) => Err(Error::new(format!("--userns: {other:?} is not supported"))
             .next("use host, auto, or as an unprivileged user keep-id")),
     }
 }
 
-fn lacks_a_range() -> bool {
-    ["/etc/subuid", "/etc/subgid"].iter().any(|table| subordinate(table, cred::euid()).is_empty())
+/// The ids that an ordinary user has inside, where `keep-id` is asked for: one's own or, as in Podman, those of
+/// `keep-id:uid=N,gid=N`.
+pub fn kept(settings: &Settings) -> Result<Option<(u32, u32)>> {
+    let words = match settings.userns.as_deref().and_then(|mode| mode.strip_prefix("keep-id")) {
+        Some("") => "",
+        Some(words) if words.starts_with(':') => &words[1..],
+        _ => return Ok(None),
+    };
+    if !host::is_rootless() {
+        return Err(
+            Error::new("--userns keep-id: is for unprivileged callers").next("leave it out, or use auto")
+        );
+    }
+    let mut kept = match (cred::euid(), here()) {
+        (0, Maps { uid, gid }) => match (uid.first(), gid.first()) {
+            (Some((_, uid, _)), Some((_, gid, _))) => (*uid, *gid),
+            _ => (0, 0),
+        },
+        (uid, _) => (uid, cred::egid()),
+    };
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        match word.split_once('=').map(|(key, id)| (key, id.parse())) {
+            Some(("uid", Ok(id))) => kept.0 = id,
+            Some(("gid", Ok(id))) => kept.1 = id,
+            _ => {
+                return Err(Error::new(format!("--userns: {word:?} is not uid=N or gid=N")));
+            }
+        }
+    }
+    Ok(Some(kept))
 }
 
-/// Who a program is when nobody says it: with keep-id the caller, as in Podman; else the image's or the root's word.
-pub fn user_of(settings: &Settings) -> String {
-    match settings.userns.as_deref() {
-        Some("keep-id") => format!("{}:{}", cred::euid(), cred::egid()),
-        _ => String::new(),
+/// The maps of keep-id, onto the ids of the user namespace in which this process is.
+pub fn keep((uid, gid): (u32, u32)) -> Result<Maps> {
+    let (own, ranges) = match cred::euid() {
+        // The caller is root here, and the range follows.
+        0 => {
+            let range = |map: Map| match map[..] {
+                [(0, _, 1), (first, _, size), ..] => vec![(first, size)],
+                _ => Vec::new(),
+            };
+            let Maps { uid, gid } = here();
+            ((0, 0), (range(uid), range(gid)))
+        }
+        own => ((own, cred::egid()), (subordinate("/etc/subuid", own), subordinate("/etc/subgid", own))),
+    };
+    match (ranges.0.first(), ranges.1.first()) {
+        (Some(uids), Some(gids)) => {
+            Ok(Maps { uid: around(uid, own.0, *uids), gid: around(gid, own.1, *gids) })
+        }
+        _ => Err(Error::new("--userns keep-id: root inside would be nobody")
+            .why("you have one id only, and it is taken by your own; the container is made by root inside")
+            .next(
+                "leave it out, or have a range given to you (usermod --add-subuids) and newuidmap installed",
+            )),
     }
 }
 
@@ -103,17 +137,16 @@ fn own_first(own: u32, range: &[(u32, u32)]) -> Vec<(u32, u32, u32)> {
     maps
 }
 
-/// The caller has the same id inside; the range is around it.
-fn keep(own: u32, range: &[(u32, u32)]) -> Vec<(u32, u32, u32)> {
-    let Some((first, size)) = range.first().copied() else { return vec![(own, own, 1)] };
-    let below = own.min(size);
+/// One id, `here`, is `inside`; the range is around it.
+fn around(inside: u32, here: u32, (first, size): (u32, u32)) -> Map {
+    let below = inside.min(size);
     let mut maps = Vec::new();
     if below > 0 {
         maps.push((0, first, below));
     }
-    maps.push((own, own, 1));
+    maps.push((inside, here, 1));
     if size > below {
-        maps.push((own + 1, first + below, size - below));
+        maps.push((inside + 1, first + below, size - below));
     }
     maps
 }

@@ -157,6 +157,13 @@ fn write(
         return Err(Error::new(format!("--stop-signal: unknown signal {:?}", record.stop_signal)));
     }
     record.selinux = selinux::choose(place, &id, settings)?;
+    let kept = ids::kept(settings)?;
+    if let Some(kept) = kept
+        && !container.record.layers.is_empty()
+    {
+        container.record.maps = ids::keep(kept)?;
+        snapshot::give(container)?;
+    }
     let auto = ranges::asked(settings)?;
     // Whose the container's ids are is known when it is known who is in the image.
     let mut tree = match auto {
@@ -169,8 +176,9 @@ fn write(
         (None, None) => return Err(Error::new("the container has no root")),
     };
     let dir = RootDir::new(dir);
-    let own = ids::user_of(settings);
-    let said = settings.user.as_deref().or(root.says.user.as_deref()).unwrap_or(&own);
+    // With keep-id the caller, as in Podman; else the image's word.
+    let own = kept.map(|(uid, gid)| format!("{uid}:{gid}"));
+    let said = settings.user.as_deref().or(own.as_deref()).or(root.says.user.as_deref()).unwrap_or("");
     let user = user::resolve(&dir, said, &settings.group_add)?;
     let maps = match auto {
         Some(auto) => ranges::claim(place, &id, auto, &dir, &user, highest_id)?,
@@ -195,8 +203,8 @@ fn write(
         && points::make(&snapshot::points(container)?, &dir, &points::wanted(&config))?;
     if auto.is_some() {
         container.record.maps = maps;
-        files::belong_to(&container.path, &container.record.maps)?;
     }
+    files::belong_to(&container.path, &container.record.maps)?;
     if lacks || auto.is_some() {
         tree = open_root(container)?;
     }
@@ -477,7 +485,7 @@ fn become_monitor(
     let mut prepare = || -> Result<OwnedFd> {
         process::setsid()?;
         let settings = &container.record.settings;
-        if tree.is_none() && container.record.borrows_user_namespace() {
+        if tree.is_none() && container.record.needs_user_namespace() {
             // Here, so that the caller stays outside, and may see to the next container.
             rootless::enter_for(&container.place, settings)?;
             tree = open_root(container)?;

@@ -112,7 +112,8 @@ pub struct Settings {
     /// Seconds after which `stop` kills [default: 10]
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     pub stop_timeout: Option<i64>,
-    /// host; auto[:size=N] (ids of its own); for unprivileged users with --rootfs keep-id (the caller's id inside too)
+    /// host; auto[:size=N] (ids of its own); for unprivileged users keep-id[:uid=N,gid=N] (the caller has the same id
+    /// inside, or that one; an image is copied for the container)
     #[arg(long, value_name = "MODE")]
     pub userns: Option<String>,
     /// Set a label

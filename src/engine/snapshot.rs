@@ -11,9 +11,10 @@ use super::spec::Maps;
 use crate::apply;
 use crate::error::Result;
 use crate::host;
+use crate::image::layer::owners::Owners;
 use crate::image::snapshot::{self, Options, Upper};
 use crate::plan::ids::Range;
-use crate::sys::path;
+use crate::sys::{fd, path};
 
 fn directory(container: &Container, name: &str, mode: u32) -> Result<PathBuf> {
     let path = container.path.join(name);
@@ -55,8 +56,8 @@ pub fn open(container: &Container) -> Result<OwnedFd> {
         return snapshot::mount(&layers, None, &options);
     }
     if let (Some(uid), Some(gid)) = (maps.uid.first(), maps.gid.first()) {
-        // Once: nobody inside is the host's root.
-        if path::stat(crate::sys::cwd(), &upper)?.st_uid == 0 {
+        // Once: nobody inside is the host's root. With keep-id it is done by `give`.
+        if !host::is_rootless() && path::stat(crate::sys::cwd(), &upper)?.st_uid == 0 {
             path::chownat(crate::sys::cwd(), &upper, uid.1, gid.1)?;
         }
     }
@@ -72,6 +73,39 @@ pub fn open(container: &Container) -> Result<OwnedFd> {
 pub fn below(container: &Container) -> Result<OwnedFd> {
     directory(container, "rootfs", 0o755)?;
     snapshot::mount(&container.record.layers, None, &Options::default())
+}
+
+/// With keep-id, before [`open`]: one layer more, in which all files belong to those who are their owners in the
+/// container. It takes the room of the whole image, since an ordinary user may not have the layers mounted under other
+/// ids.
+pub fn give(container: &mut Container) -> Result<()> {
+    let owned = directory(container, "owned", 0o755)?;
+    let work = directory(container, "work", 0o700)?;
+    let (upper, own) = (directory(container, "upper", 0o755)?, &container.record.maps);
+    if let (Some(uid), Some(gid)) = (own.uid.first(), own.gid.first()) {
+        path::chownat(crate::sys::cwd(), &upper, uid.1, gid.1)?;
+    }
+    let options = Options { volatile: true, rootless: true, ..Options::default() };
+    let tree =
+        snapshot::mount(&container.record.layers, Some(&Upper { upper: &owned, work: &work }), &options)?;
+    let root = path::openat(tree.as_fd(), Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    Owners { uid: own.uid.clone(), gid: own.gid.clone() }.give(root.as_fd())?;
+    drop((root, tree));
+    remove_tree(&work)?;
+    if !container.record.settings.rm {
+        fd::syncfs(path::open(&owned, libc::O_RDONLY | libc::O_DIRECTORY)?.as_fd())?;
+    }
+    container.record.layers.push(owned);
+    Ok(())
+}
+
+/// What is to be made of the ids of what [`look`] and [`written`] give, where these could not.
+pub fn owners(container: &Container) -> Option<Owners> {
+    let maps = &container.record.maps;
+    let back =
+        |map: &[(u32, u32, u32)]| map.iter().map(|&(inside, here, size)| (here, inside, size)).collect();
+    (host::is_rootless() && !maps.uid.is_empty())
+        .then(|| Owners { uid: back(&maps.uid), gid: back(&maps.gid) })
 }
 
 /// The same as [`open`], under the ids that the image gives its files, to be looked at only, beside a container that
@@ -98,10 +132,10 @@ pub fn written(container: &Container) -> Result<OwnedFd> {
     }
 }
 
-/// A user namespace for idmapped mounts, where the container has ids of its own: they show an image's ids as the
-/// container's or, `inverse`, the container's as the image's.
+/// A user namespace for idmapped mounts, where the container has ids of its own and the caller may have such: they show
+/// an image's ids as the container's or, `inverse`, the container's as the image's.
 fn namespace(maps: &Maps, inverse: bool) -> Result<Option<OwnedFd>> {
-    if maps.uid.is_empty() {
+    if maps.uid.is_empty() || host::is_rootless() {
         return Ok(None);
     }
     let ranges = |list: &[(u32, u32, u32)]| -> Vec<Range> {

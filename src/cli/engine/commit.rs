@@ -60,7 +60,9 @@ impl Commit {
         let spool = store.spool()?;
         let mut file = std::io::BufWriter::with_capacity(128 << 10, spool.file()?);
         let upper = snapshot::written(&container);
-        let written = upper.and_then(|upper| write::layer_of(upper.as_fd(), &mut file));
+        let written = upper.and_then(|upper| {
+            write::layer_of(upper.as_fd(), snapshot::owners(&container).as_ref(), &mut file)
+        });
         if frozen {
             life::pause(&container, false)?;
         }

@@ -18,6 +18,7 @@ pub(super) mod content;
 mod decompress;
 pub(super) mod dirs;
 pub(crate) mod name;
+pub mod owners;
 mod pax;
 mod sparse;
 pub mod tar;

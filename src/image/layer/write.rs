@@ -14,6 +14,7 @@ use super::apply::is_kept;
 use super::below::{self, Below};
 use super::dirs::{is_whiteout, join};
 use super::name::{MAX_DEPTH, OPAQUE, WHITEOUT};
+use super::owners::Owners;
 use super::pax::shown;
 use crate::error::{Error, Result};
 use crate::sys::{path, xattr};
@@ -30,6 +31,8 @@ pub enum Kind {
 pub struct Change {
     pub kind: Kind,
     pub path: PathBuf,
+    /// A directory with the owner and the mode that it has below: only what is in it may differ.
+    pub is_as_below: bool,
 }
 
 /// What an upper directory changes in the layers below it (bottom first), in order. A directory in which something
@@ -61,14 +64,19 @@ fn changes_below(
             Ok(st) if !is_whiteout(&st) => st,
             Err(e) if e.errno() != libc::ENOENT => return Err(e),
             _ if lower.is_some() => {
-                found.push(Change { kind: Kind::Deleted, path: parent.join(name) });
+                found.push(Change { kind: Kind::Deleted, path: parent.join(name), is_as_below: false });
                 continue;
             }
             _ => continue,
         };
         let kind = if lower.is_some() { Kind::Changed } else { Kind::Added };
-        found.push(Change { kind, path: parent.join(name) });
-        if st.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        let is_dir = st.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let alike = |there: &libc::stat| {
+            (there.st_mode, there.st_uid, there.st_gid) == (st.st_mode, st.st_uid, st.st_gid)
+        };
+        let is_as_below = is_dir && lower.as_ref().is_some_and(|(there, _)| alike(there));
+        found.push(Change { kind, path: parent.join(name), is_as_below });
+        if is_dir {
             let below = lower.map(|(_, below)| below).unwrap_or_default();
             changes_below(dir(upper, name)?.as_fd(), &below, &parent.join(name), found, depth + 1)?;
         }
@@ -77,15 +85,16 @@ fn changes_below(
 }
 
 /// An upper directory as a layer: whiteouts as the image specification writes them. The root itself has no entry.
-pub fn layer_of(upper: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
-    let mut tar = Tar { out, links: HashMap::new(), layer: true };
+/// `owners`: what the ids of its files are to become.
+pub fn layer_of(upper: BorrowedFd<'_>, owners: Option<&Owners>, out: &mut dyn Write) -> Result<()> {
+    let mut tar = Tar { out, links: HashMap::new(), layer: true, owners };
     tar.below(upper, b"", 0)?;
     tar.end()
 }
 
-/// A whole tree as a tar.
-pub fn tar_of(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
-    let mut tar = Tar { out, links: HashMap::new(), layer: false };
+/// A whole tree as a tar; `owners` as before.
+pub fn tar_of(root: BorrowedFd<'_>, owners: Option<&Owners>, out: &mut dyn Write) -> Result<()> {
+    let mut tar = Tar { out, links: HashMap::new(), layer: false, owners };
     let root = dir(root, Path::new("."))?;
     let st = path::stat(root.as_fd(), Path::new(""))?;
     tar.node(root.as_fd(), Path::new(""), b".", &st)?;
@@ -112,6 +121,7 @@ struct Tar<'a> {
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Whether overlayfs's words are to become the image specification's.
     layer: bool,
+    owners: Option<&'a Owners>,
 }
 
 /// The records that a header's fields have no room for.
@@ -154,8 +164,9 @@ impl Tar<'_> {
     fn node(&mut self, above: BorrowedFd<'_>, name: &Path, path: &[u8], st: &libc::stat) -> Result<()> {
         let (mut header, mut pax) = (Header::new_ustar(), Pax::default());
         header.set_mode(st.st_mode & 0o7777);
-        pax.number(b"uid", st.st_uid.into(), 0o7_777_777, |n| header.set_uid(n));
-        pax.number(b"gid", st.st_gid.into(), 0o7_777_777, |n| header.set_gid(n));
+        let (uid, gid) = self.owners.map_or(Ok((st.st_uid, st.st_gid)), |owners| owners.of(st))?;
+        pax.number(b"uid", uid.into(), 0o7_777_777, |n| header.set_uid(n));
+        pax.number(b"gid", gid.into(), 0o7_777_777, |n| header.set_gid(n));
         pax.time(st.st_mtime, st.st_mtime_nsec, &mut header);
         let (kind, link, size) = match st.st_mode & libc::S_IFMT {
             libc::S_IFDIR => (EntryType::Directory, Vec::new(), 0),
@@ -189,6 +200,10 @@ impl Tar<'_> {
         pax.number(b"size", size, 0o77_777_777_777, |n| header.set_size(n));
         for key in xattr::list(above, name)?.iter().filter(|key| is_kept(key)) {
             let value = xattr::get(above, name, key)?.unwrap_or_default();
+            let value = match self.owners {
+                Some(owners) => owners.xattr(key, value)?,
+                None => value,
+            };
             pax.record(&[b"SCHILY.xattr.", &key[..]].concat(), &value);
         }
         let slash: &[u8] = if is_dir { b"/" } else { b"" };
