@@ -397,7 +397,8 @@ fn a_machine_has_its_root_on_a_disk() {
     let out = Out::new("root");
     let against = "user-mode-linux,user-mode-linux-disk";
     let run_again = || {
-        let mut command = bench(&out, &["all", "--n", "3", "--variant", "idle", "--against", against]);
+        let words = ["all", "--n", "3", "--minutes", "20", "--variant", "idle", "--against", against];
+        let mut command = bench(&out, &words);
         command.env("XDG_CACHE_HOME", out.0.join("cache"));
         let output = run(command);
         assert!(output.status.success(), "{}", said(&output));

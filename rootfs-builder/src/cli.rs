@@ -41,7 +41,8 @@ struct BuildArgs {
     /// A layer without a recipe: busybox, probe, dir:PATH, tar:PATH or debian:SUITE[:PACKAGE,PACKAGE]. Repeatable.
     #[arg(long, value_name = "SOURCE")]
     from: Vec<Source>,
-    /// tree:PATH, tar:PATH, oci:PATH, oci-archive:PATH or docker-archive:PATH. Repeatable; PATH - is stdout.
+    /// tree:PATH, tar:PATH, oci:PATH, oci-archive:PATH, docker-archive:PATH, initramfs:PATH or ext4:PATH. Repeatable;
+    /// PATH - is stdout.
     #[arg(long, value_name = "KIND:PATH", required = true)]
     output: Vec<Output>,
     /// One word of the entrypoint. Repeatable; replaces the recipe's entrypoint and its cmd.

@@ -12,10 +12,12 @@ use std::str::FromStr;
 
 use crate::archive;
 use crate::blob::Compression;
+use crate::disk;
 use crate::docker_archive;
 use crate::entry::Entry;
 use crate::error::{Doing, Error, Result};
 use crate::image::{self, Image};
+use crate::initramfs;
 use crate::layer::Layer;
 use crate::oci;
 use crate::recipe::Recipe;
@@ -30,6 +32,8 @@ pub enum Form {
     Oci,
     OciArchive,
     DockerArchive,
+    Initramfs,
+    Ext4,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,12 +52,14 @@ impl FromStr for Output {
             "oci" => Some(Form::Oci),
             "oci-archive" => Some(Form::OciArchive),
             "docker-archive" => Some(Form::DockerArchive),
+            "initramfs" => Some(Form::Initramfs),
+            "ext4" => Some(Form::Ext4),
             _ => None,
         };
         let parsed = text.split_once(':').filter(|(_, path)| !path.is_empty());
         let parsed = parsed.and_then(|(kind, path)| Some(Self { form: form(kind)?, path: path.into() }));
         parsed.ok_or_else(|| {
-            let kinds = "tree, tar, oci, oci-archive, docker-archive";
+            let kinds = "tree, tar, oci, oci-archive, docker-archive, initramfs, ext4";
             Error::new(format!("`{text}` is not KIND:PATH with KIND one of {kinds}"))
         })
     }
@@ -82,6 +88,11 @@ impl Build<'_> {
             Form::Oci => write_layout(layout()?, path),
             Form::OciArchive => write_tar(layout()?, path, Compression::None),
             Form::DockerArchive => write_tar(&docker_archive::layout(image()?)?, path, Compression::None),
+            Form::Initramfs => {
+                let (entries, compression) = (rootfs()?, compression_of(path));
+                write_file(path, |out| compression.write(out, |mut to| initramfs::write(entries, &mut to)))
+            }
+            Form::Ext4 => write_disk(rootfs()?, path, self.chown),
         };
         for output in outputs {
             let about = |error: Error| error.context(format!("cannot write {}", output.path.display()));
@@ -125,10 +136,7 @@ fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> 
         write(&mut out)?;
         return out.flush().doing(|| "write to the standard output".into());
     }
-    // A rename would put a file in the place of a device, /dev/null for one.
-    if fs::symlink_metadata(path).is_ok_and(|stat| !stat.is_file()) {
-        return Err(Error::new("it exists and is no regular file").next("remove it or name another path"));
-    }
+    may_be_replaced(path)?;
     let dir = parent(path);
     let temporary = tempfile::Builder::new().prefix(".rootfs-builder-").tempfile_in(dir);
     let temporary = temporary.doing(|| format!("make a file in {}", dir.display()))?;
@@ -140,18 +148,44 @@ fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> 
     Ok(())
 }
 
+/// A rename would put a file in the place of a device, /dev/null for one.
+fn may_be_replaced(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(stat) if !stat.is_file() => {
+            Err(Error::new("it exists and is no regular file").next("remove it or name another path"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// By way of a tree, whose owners the disk has.
+fn write_disk(entries: &[Entry], path: &Path, chown: bool) -> Result<()> {
+    may_be_replaced(path)?;
+    let temporary = beside(path)?;
+    let (tree, disk) = (temporary.path().join("tree"), temporary.path().join("disk"));
+    tree::write(entries, &tree, chown)?;
+    disk::ext4_of(&tree, &disk)?;
+    set_mode(&disk, 0o644)?;
+    fs::rename(&disk, path).doing(|| "give the file its name".into())
+}
+
 /// A directory with plain files in the caller's name: times and owners of a layout mean nothing.
 fn write_layout(entries: &[Entry], path: &Path) -> Result<()> {
     if path.read_dir().is_ok_and(|mut items| items.next().is_some()) {
         return Err(Error::new("it is not empty").next("remove it or name another path"));
     }
-    let dir = parent(path);
-    let temporary = tempfile::Builder::new().prefix(".rootfs-builder-").tempdir_in(dir);
-    let temporary = temporary.doing(|| format!("make a directory in {}", dir.display()))?;
+    let temporary = beside(path)?;
     let inside = temporary.path().join("layout");
     tree::write(entries, &inside, false)?;
     set_mode(&inside, 0o755)?;
     fs::rename(&inside, path).doing(|| "give the directory its name".into())
+}
+
+/// A directory where what is to have that name can be made first.
+fn beside(path: &Path) -> Result<tempfile::TempDir> {
+    let dir = parent(path);
+    let temporary = tempfile::Builder::new().prefix(".rootfs-builder-").tempdir_in(dir);
+    temporary.doing(|| format!("make a directory in {}", dir.display()))
 }
 
 fn parent(path: &Path) -> &Path {

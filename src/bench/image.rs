@@ -2,7 +2,7 @@
 //! and an initramfs. All hold the same bytes of the same program. It writes below the run's own directories, and must
 //! not start anything.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rootfs_builder::disk;
+use rootfs_builder::initramfs::Archive;
 use serde_json::json;
 
 use super::base::Base;
 use super::bundle;
-use super::initramfs::Archive;
 use super::machine::read;
 use super::pair;
 
@@ -133,13 +134,11 @@ impl Image {
         let filter = dir.join("filter");
         fs::write(&filter, bundle::compiled_profile()?)?;
         let initrd = dir.join("initrd");
-        let mut archive = Archive::default();
-        archive.machine(&fs::read(&program)?);
         if let Some(base) = base {
             fs::write(rootfs.join("payload.command"), base.text())?;
             base.mount_below(dir, &rootfs)?;
         }
-        fs::write(&initrd, archive.end())?;
+        fs::write(&initrd, initramfs_of(&fs::read(&program)?).map_err(io::Error::other)?)?;
         let disk = Path::new("/var/tmp").join(dir.file_name().unwrap_or_default());
         let holder = Some(read(&dir.join("hybrid").to_string_lossy())).filter(|pid| !pid.is_empty());
         let base = base.map_or_else(String::new, |base| base.name.clone());
@@ -174,7 +173,7 @@ impl Image {
         }
         let overlay = Overlay(files.clone());
         const SIZE: u64 = 64 << 20;
-        format(&self.block(), SIZE, &[])?;
+        disk::ext4(&self.block(), SIZE).map_err(io::Error::other)?;
         let options = format!(
             "lowerdir={},upperdir={files}/upper,workdir={files}/work",
             self.rootfs.display(),
@@ -201,13 +200,7 @@ impl Image {
         let (disk, new) = (self.disk.join("root"), self.disk.join("root.new"));
         if fs::metadata(&disk).is_err() {
             fs::create_dir_all(&self.disk)?;
-            let [inodes, bytes] = size_of_tree(&self.rootfs)?;
-            // Its tables, and as much again as a quarter for what is not in the sum: holes of the file.
-            let size = (16 << 20) + bytes + bytes / 4 + inodes * 1024;
-            let count = (inodes + inodes / 4 + 64).to_string();
-            let words = ["-O", "^has_journal,^resize_inode", "-b", "4096", "-m", "0", "-N", &count, "-d"];
-            let words = words.map(OsStr::new).into_iter().chain([self.rootfs.as_os_str()]);
-            format(&new, size, &words.collect::<Vec<_>>())?;
+            disk::ext4_of(&self.rootfs, &new).map_err(io::Error::other)?;
             fs::rename(new, &disk)?;
         }
         Ok(disk)
@@ -278,34 +271,12 @@ impl Image {
     }
 }
 
-/// Makes an ext4 file system of `size` bytes in a file, with what these words of mke2fs(8) say.
-fn format(file: &Path, size: u64, words: &[&OsStr]) -> io::Result<()> {
-    fs::File::create(file)?.set_len(size)?;
-    let output = Command::new("mke2fs")
-        .args(["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1,nodiscard"])
-        .args(words)
-        .arg(file)
-        .output()
-        .map_err(|why| io::Error::other(format!("mke2fs: {why}")))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    match output.status {
-        status if status.success() => Ok(()),
-        status => Err(io::Error::other(format!("mke2fs -t ext4: {status}: {}", said.trim()))),
-    }
-}
-
-/// How many files are below a directory, and the bytes of the blocks that hold them.
-fn size_of_tree(dir: &Path) -> io::Result<[u64; 2]> {
-    let mut sum = [0, 0];
-    for entry in fs::read_dir(dir)? {
-        let (entry, mut below) = (entry?, [0, 0]);
-        let meta = entry.metadata()?;
-        if meta.is_dir() {
-            below = size_of_tree(&entry.path())?;
-        }
-        sum = [sum[0] + 1 + below[0], sum[1] + meta.len().next_multiple_of(4096) + below[1]];
-    }
-    Ok(sum)
+/// The smallest one around a program.
+fn initramfs_of(program: &[u8]) -> rootfs_builder::error::Result<Vec<u8>> {
+    let mut archive = Archive::new(Vec::new());
+    archive.machine(program)?;
+    archive.directory("scratch")?;
+    archive.end()
 }
 
 /// A mounted overlay with its directory on the disk.

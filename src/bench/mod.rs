@@ -17,7 +17,6 @@ pub mod goals;
 mod growth;
 mod guest;
 mod image;
-mod initramfs;
 mod instance;
 pub mod machine;
 pub mod measure;

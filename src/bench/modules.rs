@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::initramfs::Archive;
+use rootfs_builder::initramfs::Archive;
 
 /// In the order in which they are loaded: who finds the devices, and what they are.
 pub const DISK: [&str; 2] = ["drivers/virtio/virtio_mmio", "drivers/block/virtio_blk"];
@@ -13,17 +13,18 @@ pub const ALL: [&str; 3] = [DISK[0], DISK[1], "drivers/virtio/virtio_balloon"];
 
 /// Writes `initrd` with these modules of `kernel` behind it into `dir`; the reason, if there are none.
 pub fn with_modules(kernel: &Path, wanted: &[&str], initrd: &Path, dir: &Path) -> Result<PathBuf, String> {
-    let mut archive = Archive::default();
-    archive.directory("modules");
+    let mut archive = Archive::new(Vec::new());
+    archive.directory("modules").map_err(|why| why.to_string())?;
     for (at, module) in wanted.iter().enumerate() {
         let bytes = find(kernel, module, dir).ok_or_else(|| {
             let name = module.rsplit('/').next().unwrap_or(module);
             format!("no {name}.ko of {} beside it", kernel.display())
         })?;
-        archive.file(&format!("modules/{at}.ko"), &bytes);
+        archive.file(&format!("modules/{at}.ko"), &bytes).map_err(|why| why.to_string())?;
     }
     // The kernel takes one archive behind another: Documentation/driver-api/early-userspace/buffer-format.rst.
-    let whole = fs::read(initrd).map(|first| [first, archive.end()].concat());
+    let modules = archive.end().map_err(|why| why.to_string())?;
+    let whole = fs::read(initrd).map(|first| [first, modules].concat());
     let path = dir.join(format!("initrd-with-{}-modules", wanted.len()));
     whole.and_then(|whole| fs::write(&path, whole)).map_err(|why| format!("{}: {why}", path.display()))?;
     Ok(path)
