@@ -157,6 +157,10 @@ fn keep_id_has_the_owners_of_the_image() {
     assert_eq!((&report["uid"]["effective"], &report["groups"]), (&json!(1000), &json!([1000, 2000])));
     let other = ["run", "--rm", "--userns", "keep-id:uid=7,gid=8", "box", "sh", "-c", "id -u; id -g"];
     assert_eq!(u.jug(&other).ok().stdout, "7\n8\n");
+    // They have a name, as with Podman: lamb is somebody else in the image.
+    let named = ["box", "sh", "-c", "grep 12345 /etc/passwd /etc/group; echo $HOME"];
+    let wanted = "/etc/passwd:12345:*:12345:12345:12345:/:/bin/sh\n/etc/group:12345:*:12345:\n/\n";
+    assert_eq!(run(&["--rm"], &named).ok().stdout, wanted);
     u.jug(&["run", "--rm", "--userns", "keep-id:size=7", "box"]).exits(125).says("\"size=7\" is not uid=N");
     // What the caller writes there is its own, and what root writes belongs to another.
     let shared = u.e.bundle.path("shared");
@@ -181,7 +185,10 @@ fn keep_id_has_the_owners_of_the_image() {
     assert_eq!(u.jug(&stat).ok().stdout, "0:0\n12345:12345\n5:6\n");
     let diff = u.jug(&["diff", "stays"]).ok().stdout;
     assert!(
-        diff.contains("A /tmp/kept\n") && diff.contains("A /roots\n") && !diff.contains("/bin"),
+        diff.contains("A /tmp/kept\n")
+            && diff.contains("A /roots\n")
+            && !diff.contains("/bin")
+            && !diff.contains("etc"),
         "{diff}"
     );
     u.jug(&["commit", "stays", "made"]).ok();

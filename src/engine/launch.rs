@@ -162,7 +162,7 @@ fn write(
         && !container.record.layers.is_empty()
     {
         container.record.maps = ids::keep(kept)?;
-        snapshot::give(container)?;
+        snapshot::give(container, kept)?;
     }
     let auto = ranges::asked(settings)?;
     // Whose the container's ids are is known when it is known who is in the image.

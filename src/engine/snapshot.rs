@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use super::container::{Container, remove_tree};
 use super::place::io;
 use super::spec::Maps;
+use super::user;
 use crate::apply;
+use crate::apply::root::RootDir;
 use crate::error::Result;
 use crate::host;
 use crate::image::layer::owners::Owners;
@@ -76,9 +78,9 @@ pub fn below(container: &Container) -> Result<OwnedFd> {
 }
 
 /// With keep-id, before [`open`]: one layer more, in which all files belong to those who are their owners in the
-/// container. It takes the room of the whole image, since an ordinary user may not have the layers mounted under other
-/// ids.
-pub fn give(container: &mut Container) -> Result<()> {
+/// container, and where the caller, with these ids inside, has a name. It takes the room of the whole image, since an
+/// ordinary user may not have the layers mounted under other ids.
+pub fn give(container: &mut Container, caller: (u32, u32)) -> Result<()> {
     let owned = directory(container, "owned", 0o755)?;
     let work = directory(container, "work", 0o700)?;
     let (upper, own) = (directory(container, "upper", 0o755)?, &container.record.maps);
@@ -90,7 +92,8 @@ pub fn give(container: &mut Container) -> Result<()> {
         snapshot::mount(&container.record.layers, Some(&Upper { upper: &owned, work: &work }), &options)?;
     let root = path::openat(tree.as_fd(), Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     Owners { uid: own.uid.clone(), gid: own.gid.clone() }.give(root.as_fd())?;
-    drop((root, tree));
+    user::introduce(&RootDir::new(root), caller)?;
+    drop(tree);
     remove_tree(&work)?;
     if !container.record.settings.rm {
         fd::syncfs(path::open(&owned, libc::O_RDONLY | libc::O_DIRECTORY)?.as_fd())?;

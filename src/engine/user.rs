@@ -5,8 +5,10 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::place::io;
 use crate::apply::root::RootDir;
 use crate::error::{Error, Result};
+use crate::host;
 use crate::sys::{fd, path};
 
 /// The longest passwd or group file that is read, in bytes, and the longest list of groups.
@@ -79,6 +81,36 @@ pub fn highest(root: &RootDir) -> Result<u32> {
     let users = passwd.lines().filter_map(Entry::parse).flat_map(|entry| [entry.uid, entry.gid]);
     let groups = groups.lines().filter_map(|line| number(line.split(':').nth(2)?));
     Ok(users.chain(groups).filter(|id| *id != NOBODY).max().unwrap_or(0))
+}
+
+/// Gives the caller's name to these ids in the root's own files, where they have none, as Podman does with keep-id.
+pub fn introduce(root: &RootDir, (uid, gid): (u32, u32)) -> Result<()> {
+    let (passwd, groups) = (lines_of(root, "etc/passwd")?, lines_of(root, "etc/group")?);
+    let host = host::read("/etc/passwd").unwrap_or_default();
+    let own = host.lines().filter_map(Entry::parse).find(|entry| entry.uid == host::caller());
+    let number = uid.to_string();
+    let is_taken = |name: &str| {
+        passwd.lines().filter_map(Entry::parse).any(|entry| entry.name == name)
+            || group_named(&groups, name).is_some()
+    };
+    let name = own.map(|entry| entry.name).filter(|name| !is_taken(name)).unwrap_or(&number);
+    if !passwd.lines().filter_map(Entry::parse).any(|entry| entry.uid == uid) {
+        append(root, "etc/passwd", &passwd, &format!("{name}:*:{uid}:{gid}:{name}:/:/bin/sh\n"))?;
+    }
+    if !groups.lines().any(|line| line.split(':').nth(2) == Some(&gid.to_string())) {
+        append(root, "etc/group", &groups, &format!("{name}:*:{gid}:\n"))?;
+    }
+    Ok(())
+}
+
+/// A line more in a file whose text is this. A root without that file knows no names at all.
+fn append(root: &RootDir, name: &str, text: &str, line: &str) -> Result<()> {
+    let Some(file) = root.open_existing(Path::new(name))? else { return Ok(()) };
+    drop(file);
+    let file = root.open(Path::new(name), libc::O_WRONLY | libc::O_APPEND | libc::O_NONBLOCK)?;
+    let before = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let mut file = std::fs::File::from(file);
+    std::io::Write::write_all(&mut file, format!("{before}{line}").as_bytes()).map_err(io(name))
 }
 
 /// A line of passwd(5).
