@@ -1,6 +1,5 @@
 //! The allocator of `jug-oci`: a bump arena with free lists, for a process that lives for a few milliseconds and has
-//! one
-//! thread. It makes no system call, touches pages in order, and hands freed blocks out again while they are in the
+//! one thread. It makes no system call, touches pages in order, and hands freed blocks out again while they are in the
 //! cache.
 //!
 //! What does not fit goes to libc's allocator. Only a program that never starts a thread may use this one.
