@@ -44,8 +44,9 @@ run() {
     cd /suite/tests/integration
     mkfifo /run/silence
     export RUNC=/run/suite/runc
-    # A case that fails within its teardown leaves a recvtty behind, on whose output bats would wait.
-    while sleep 5; do pkill -P 1 -x recvtty || true; done &
+    # A case that fails within its teardown leaves a recvtty behind, on whose output bats would wait. Those of running cases
+    # are children of 1 as well: it is the age that tells.
+    while sleep 5; do pkill -P 1 -x --older 30 recvtty || true; done &
     for file in *.bats; do
         name=${file%.bats}
         [[ $name =~ $FILTER ]] || continue
