@@ -26,7 +26,7 @@ fn the_config_becomes_the_process() {
     e.jug(&["create", "--name", "made", "box"]).ok();
     let labels = e.field("made", "{{json .Config.Labels}}");
     assert_eq!(labels, r#"{"a":"b","run.oci.handler":"wasm"}"#);
-    assert_eq!(e.field("made", "{{.Config.StopSignal}}"), "INT");
+    assert_eq!(e.field("made", "{{.Config.StopSignal}} {{.Config.User}}"), "INT lamb");
     e.jug(&["rmi", "box"]).exits(1).says("is used by container");
     e.jug(&["rm", "made"]).ok();
     e.jug(&["rmi", "box"]).ok();

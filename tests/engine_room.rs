@@ -89,7 +89,12 @@ fn volumes_have_verbs() {
     assert_eq!(listed(&[]), "made\n", "it outlives its containers");
     e.jug(&["volume", "prune", "--force", "--all"]).ok();
     assert_eq!(listed(&[]), "");
-    e.jug(&["volume", "create", "last"]).ok();
+    e.jug(&["volume", "create", "--driver", "nfs", "last"]).exits(125).says("local");
+    e.jug(&["volume", "create", "--label", "of=mine", "--label", "bare", "last"]).ok();
+    let labels = e.jug(&["volume", "inspect", "-f", "{{json .Labels}}", "last"]).ok().stdout;
+    assert_eq!(labels.trim(), r#"{"bare":"","of":"mine"}"#);
+    assert_eq!(listed(&["-f", "label=bare", "-f", "label=of=mine"]), "last\n");
+    assert_eq!(listed(&["-f", "label=of=yours"]), "");
     assert_eq!(e.jug(&["volume", "rm", "last"]).ok().stdout, "last\n");
     assert_eq!(listed(&[]), "");
 }

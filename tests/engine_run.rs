@@ -219,9 +219,45 @@ fn flags_that_open_and_close() {
     for kind in ["pid", "net", "uts", "ipc"] {
         assert_eq!(report["namespaces"][kind].as_u64(), Some(own_namespace(kind)), "{kind}");
     }
+}
+
+#[test]
+fn an_init_stands_before_the_program_and_not_in_its_way() {
+    let e = Engine::new();
     let out = e.run(&["--init"], &["ps"]).ok();
     assert!(out.stdout.contains("/dev/.jug-init"), "{out}");
     e.run(&["--init"], &["sh", "-c", "exit 9"]).exits(9);
+    for flags in [&[][..], &["--init"]] {
+        let signals = e.probe(flags, &[])["signals"].clone();
+        assert_eq!(signals["blocked"], "0000000000000000", "{flags:?}");
+        // SIGPIPE is the probe's own doing.
+        assert_eq!(signals["ignored"], "0000000000001000", "{flags:?}");
+    }
+    e.detached("named", &["--init"], &["/bin/probe", "trap", "TERM"]);
+    eventually("the program", || e.jug(&["logs", "named"]).stdout.contains("ready").then_some(()));
+    e.jug(&["stop", "-t", "60", "named"]).ok();
+    assert_eq!(e.field("named", "{{.State.ExitCode}}"), "0", "TERM came through");
+    // A key of the terminal is heard once.
+    let mut pty = Pty::open(33, 77);
+    let call = e.run_call(&["-it", "--rm", "--init", "--name", "keys"], &["/bin/probe", "trap", "INT"]);
+    let running = call.through(&["setsid", "--ctty", "--wait"]).terminal(&pty.slave).spawn();
+    pty.master.wait_for("ready");
+    pty.master.type_in("\x03");
+    pty.master.wait_for("SIGINT");
+    e.jug(&["kill", "-s", "TERM", "keys"]).ok();
+    assert_eq!(pty.master.wait_for("SIGTERM").matches("SIGINT").count(), 1);
+    running.wait().ok();
+}
+
+#[test]
+fn the_kernel_killed_it_for_want_of_memory() {
+    let e = Engine::new();
+    e.detached("full", &["-m", "20m"], &["/bin/probe", "alloc", "64"]);
+    e.detached("well", &["-m", "20m"], &["false"]);
+    let ended = |name: &str| e.jug(&["wait", name]).ok().stdout.trim().to_owned();
+    assert_eq!((ended("full"), ended("well")), ("137".to_owned(), "1".to_owned()));
+    let killed = |name: &str| e.field(name, "{{.State.OOMKilled}}");
+    assert_eq!((killed("full"), killed("well")), ("true".to_owned(), "false".to_owned()));
 }
 
 #[test]
@@ -238,6 +274,8 @@ fn what_is_not_possible_is_refused_in_a_sentence() {
         (&["--stop-signal", "NOPE"], "unknown signal"),
         (&["--name", "a/b"], "is no name"),
         (&["-e", "=x"], "invalid environment variable"),
+        (&["-e", ""], "invalid environment variable"),
+        (&["--cpus", "-1"], "--cpus"),
         (&["--sysctl", "kernel.core_pattern=x"], "not in a separate kernel namespace"),
         (&["--runtime", "/no/such"], "the runtime"),
     ] {

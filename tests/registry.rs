@@ -287,7 +287,7 @@ fn login_and_logout() {
     place.jug(&["pull", &name]).fails(&["401", &format!("next: jug login {host}")]);
     let wrong = place.jug_with(&["login", "-u", "lamb", "--password-stdin", &host], "wrong\n");
     assert!(!wrong.err.contains("wrong\n"), "the password is not shown");
-    wrong.fails(&["login failed", "401"]);
+    wrong.fails(&["login failed", "401", "invalid user name or password"]);
     assert!(!place.path("run/containers/auth.json").exists(), "what is refused is not kept");
     place.jug(&["login", "--get-login", &host]).fails(&["not logged into", &host]);
 

@@ -96,6 +96,11 @@ impl Container {
         }
     }
 
+    /// The kernel killed a process of it for want of memory; false where that cannot be known.
+    pub fn was_out_of_memory(&self) -> bool {
+        crate::cgroup::oom_kills(&self.record.cgroup) > 0
+    }
+
     pub fn state(&self) -> Result<State<'_>> {
         let status = self.status()?;
         let alive = !matches!(status, Status::Stopped);

@@ -58,6 +58,8 @@ pub struct Record {
     pub rootfs: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
     pub stop_signal: String,
+    /// Who the program is, as it was asked for or as the image says; empty for user 0.
+    pub user: String,
     /// Volumes without a name, which go with the container.
     pub volumes: Vec<String>,
     /// Its cgroup is a scope of the caller's own systemd.
@@ -83,6 +85,9 @@ pub struct Exited {
     pub at: String,
     pub code: i32,
     pub error: Option<String>,
+    /// The kernel killed something in it for want of memory.
+    #[serde(default)]
+    pub oom_killed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -308,9 +313,11 @@ impl Container {
         Ok(started)
     }
 
+    /// While the runtime still has its cgroup.
     pub fn write_exited(&self, code: i32, error: Option<String>) -> Result<()> {
         let attempt = self.started()?.map_or(0, |started| started.attempt);
-        self.write("exited", &Exited { attempt, at: rfc3339(process::now()), code, error })
+        let oom_killed = self.oci()?.is_some_and(|oci| oci.was_out_of_memory());
+        self.write("exited", &Exited { attempt, at: rfc3339(process::now()), code, error, oom_killed })
     }
 
     /// The runtime's view, while it has one.

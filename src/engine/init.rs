@@ -1,10 +1,11 @@
 //! `--init`: the first process of a container that asked for one. It starts the program, hands signals on, and reaps
-//! whoever is orphaned. It is this very binary, which is static, bound into the container read-only.
+//! whoever is orphaned. It is this very binary, which is static, bound into the container read-only. The program is a
+//! process group of its own, as with tini: a key of the terminal reaches it once, from the terminal.
 
 use std::os::fd::AsFd;
 use std::process::Command;
 
-use crate::sys::{process, signal};
+use crate::sys::{process, signal, spawn};
 
 /// Where the binary is in the container, and the name by which it knows what it is.
 pub const PATH: &str = "/dev/.jug-init";
@@ -13,7 +14,9 @@ pub const PATH: &str = "/dev/.jug-init";
 pub fn main(words: Vec<String>) -> u8 {
     let Some((program, args)) = words.split_first() else { return 127 };
     let Ok(signals) = signal::block_all() else { return 125 };
-    let child = match Command::new(program).args(args).spawn() {
+    let mut command = Command::new(program);
+    spawn::in_front(command.args(args));
+    let child = match command.spawn() {
         Ok(child) => child,
         Err(e) => {
             crate::cli::log::fatal(&format!("exec: {program:?}: {e}"));

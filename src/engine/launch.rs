@@ -179,6 +179,7 @@ fn write(
     // With keep-id the caller, as in Podman; else the image's word.
     let own = kept.map(|(uid, gid)| format!("{uid}:{gid}"));
     let said = settings.user.as_deref().or(own.as_deref()).or(root.says.user.as_deref()).unwrap_or("");
+    said.clone_into(&mut container.record.user);
     let user = user::resolve(&dir, said, &settings.group_add)?;
     let maps = match auto {
         Some(auto) => ranges::claim(place, &id, auto, &dir, &user, highest_id)?,
@@ -299,13 +300,21 @@ fn files_of(
 pub fn environment(files: &[PathBuf], flags: &[String]) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for file in files {
-        all.extend(lines(file)?);
+        for line in lines(file)? {
+            if line.split('=').next().is_some_and(|name| name.contains(char::is_whitespace)) {
+                let what = format!("{}: the name of {line:?} contains whitespace", file.display());
+                return Err(Error::new(what).next("a line is NAME=value, or NAME for the caller's own"));
+            }
+            all.push(line);
+        }
     }
     all.extend(flags.iter().cloned());
     let mut found = Vec::new();
     for entry in all {
         match entry.split_once('=') {
-            Some(("", _)) => return Err(Error::new(format!("invalid environment variable: {entry:?}"))),
+            _ if entry.is_empty() || entry.starts_with('=') => {
+                return Err(Error::new(format!("invalid environment variable: {entry:?}")));
+            }
             Some(_) => found.push(entry),
             // As Podman: all of the caller's whose names begin so.
             None if entry.ends_with('*') => found.extend(

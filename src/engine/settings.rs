@@ -61,7 +61,7 @@ pub struct Settings {
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     pub memory_swap: Option<String>,
     /// Limit of processors, such as 1.5
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub cpus: Option<String>,
     /// Relative weight of processor time
     #[arg(long, value_name = "N")]

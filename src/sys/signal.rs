@@ -81,10 +81,19 @@ pub fn end_on_request() {
 }
 
 /// Gives the program the signals of a fresh process: nothing blocked, every disposition the default. The runtime
-/// changed none but SIGPIPE (Rust's start-up ignores it), and exec resets caught ones, not ignored ones.
+/// changed none but SIGPIPE (Rust's start-up ignores it), and exec resets caught ones, not ignored ones. Two more are
+/// ignored in whatever glibc's posix_spawn(3) has started: those that it keeps for threads.
 pub fn reset() -> Result<()> {
+    const OF_GLIBC: [i32; 2] = [32, 33];
     // SAFETY: SIG_DFL is a valid disposition.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    for number in OF_GLIBC {
+        let (default, size) = ([0_u64; 4], size_of::<u64>());
+        // SAFETY: the kernel's sigaction, four words that are nought: SIG_DFL, no flags, no restorer, an empty mask.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null::<u64>(), size)
+        };
+    }
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set, which is then read.
     let ret = unsafe {

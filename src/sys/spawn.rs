@@ -72,6 +72,22 @@ pub fn become_exactly(
     Ok(())
 }
 
+/// Makes what `command` starts the group of processes that the terminal on its stdin, if there is one, listens to, with
+/// no signal blocked. The caller has blocked all: a group that is not in front is stopped when it asks to be.
+pub fn in_front(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+    let step_forward = || {
+        // SAFETY: calls without memory of ours; where stdin is no terminal there is nobody to tell.
+        unsafe {
+            libc::setpgid(0, 0);
+            libc::tcsetpgrp(0, libc::getpgrp());
+        }
+        super::signal::reset().map_err(|e| std::io::Error::from_raw_os_error(e.errno()))
+    };
+    // SAFETY: the process that forks has one thread, so that whatever the closure does, it finds no lock taken.
+    unsafe { command.pre_exec(step_forward) };
+}
+
 /// The entries of this process's environment, as exec takes them.
 fn environment() -> Vec<*mut libc::c_char> {
     unsafe extern "C" {

@@ -106,7 +106,7 @@ fn describe(container: &Container) -> Result<Value> {
         "Mounts": mounts(&config),
         "Config": {
             "Hostname": config["hostname"],
-            "User": settings.user.as_deref().unwrap_or(""),
+            "User": record.user,
             "Tty": settings.tty,
             "OpenStdin": settings.interactive,
             "Env": process["env"],
@@ -139,7 +139,7 @@ fn state(container: &Container) -> Result<Value> {
         "Running": status.is_up(),
         "Paused": status == Status::Paused,
         "Restarting": false,
-        "OOMKilled": false,
+        "OOMKilled": exited.as_ref().is_some_and(|exited| exited.oom_killed),
         "Dead": false,
         "Pid": container.pid()?.unwrap_or(0),
         "ExitCode": code,

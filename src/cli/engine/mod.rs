@@ -163,7 +163,7 @@ pub fn main() -> std::process::ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(said) => {
-            let _ = match unknown_flag(&said) {
+            let _ = match unknown_flag(&said).or_else(|| unknown_verb(&said)) {
                 Some(error) => writeln!(std::io::stderr(), "Error: {error}"),
                 None => said.print(),
             };
@@ -187,6 +187,23 @@ fn unknown_flag(said: &clap::Error) -> Option<Error> {
     let near = of(ContextKind::SuggestedArg).map(|near| format!("did you mean {near}?"));
     let next = near.unwrap_or_else(|| "see --help".into());
     flag.starts_with('-').then(|| Error::new(format!("unknown flag: {flag}")).next(next))
+}
+
+/// A verb that nobody knows, or that of another engine.
+fn unknown_verb(said: &clap::Error) -> Option<Error> {
+    let verb = said.get(ContextKind::InvalidSubcommand)?.to_string();
+    let near = said.get(ContextKind::SuggestedSubcommand).map(|near| format!("did you mean {near}?"));
+    let next = match verb.as_str() {
+        "info" => "`jug system info`".to_owned(),
+        "version" => "`jug --version`".to_owned(),
+        "container" => "verbs of containers stand alone: `jug ps`, `jug rm`".to_owned(),
+        "stats" => "`jug-oci events --stats` has what one container uses".to_owned(),
+        "cp" => "`jug exec CONTAINER cat PATH`, or a directory by --volume".to_owned(),
+        "network" | "port" => "containers have no bridged network yet: see --network".to_owned(),
+        "build" | "buildx" => "build with another tool, and `jug load` what it saves".to_owned(),
+        _ => near.unwrap_or_else(|| "`jug --help` lists the verbs".to_owned()),
+    };
+    Some(Error::new(format!("unknown verb: {verb}")).next(next))
 }
 
 /// The command line; once more as Docker reads it, where it was not understood.

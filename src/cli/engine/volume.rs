@@ -1,5 +1,6 @@
 //! `jug volume`: directories that outlive containers, by their names. Making one for a container: `engine::volumes`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -16,7 +17,11 @@ use crate::engine::container::remove_tree;
 use crate::engine::place::{Place, io};
 use crate::engine::{names, rootless};
 use crate::error::{Error, Result};
+use crate::host;
 use crate::sys::{self, path};
+
+/// Beside a volume's files.
+const LABELS: &str = "labels";
 
 /// Volumes: list them, make and remove them
 #[derive(Debug, Args)]
@@ -39,6 +44,12 @@ enum Verb {
 /// Make a volume, if it is not there
 #[derive(Debug, Args)]
 struct Create {
+    /// What keeps its files; there is `local` alone
+    #[arg(short, long, value_name = "DRIVER", default_value = "local", value_parser = ["local"])]
+    driver: String,
+    /// Label for whoever looks at it
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
     /// Its name [default: an id]
     name: Option<String>,
 }
@@ -62,7 +73,7 @@ struct Ls {
     /// `table`, `json`, or a Go template such as '{{.Name}}'
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// dangling=BOOL, name=PATTERN
+    /// dangling=BOOL, name=PATTERN, label=KEY[=VALUE]
     #[arg(short, long, value_name = "FILTER")]
     filter: Vec<String>,
 }
@@ -122,8 +133,18 @@ fn described(place: &Place, name: &str) -> Result<Option<Value>> {
     };
     Ok(Some(json!({
         "Name": name, "Driver": "local", "Mountpoint": data, "CreatedAt": made, "Scope": "local",
-        "Labels": {}, "Options": {},
+        "Labels": labels(place, name)?, "Options": {},
     })))
+}
+
+/// The labels that a volume was made with; they lie beside its files.
+fn labels(place: &Place, name: &str) -> Result<BTreeMap<String, String>> {
+    match host::read(place.volumes().join(name).join(LABELS)) {
+        Ok(text) => serde_json::from_str(&text)
+            .map_err(|e| Error::new(format!("the labels of the volume {name}: {e}"))),
+        Err(e) if e.errno() == libc::ENOENT => Ok(BTreeMap::new()),
+        Err(e) => Err(e),
+    }
 }
 
 fn none(name: &str) -> Error {
@@ -134,14 +155,27 @@ impl Create {
     fn perform(self, place: &Place) -> Result<u8> {
         let name = self.name.map_or_else(names::id, Ok)?;
         let data = mountpoint(place, &name)?;
-        place.make(data.parent().unwrap_or(Path::new("/")))?;
+        let dir = data.parent().unwrap_or(Path::new("/"));
+        place.make(dir)?;
         match std::fs::create_dir(&data) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(io(format_args!("mkdir({data:?})")))?,
+            made => {
+                made.map_err(io(format_args!("mkdir({data:?})")))?;
+                write_labels(&dir.join(LABELS), &self.label)?;
+            }
         }
         print(&format!("{name}\n"))?;
         Ok(0)
     }
+}
+
+fn write_labels(file: &Path, said: &[String]) -> Result<()> {
+    if said.is_empty() {
+        return Ok(());
+    }
+    let labels: BTreeMap<&str, &str> =
+        said.iter().map(|label| label.split_once('=').unwrap_or((label, ""))).collect();
+    std::fs::write(file, json!(labels).to_string()).map_err(io(format_args!("write({file:?})")))
 }
 
 impl Inspect {
@@ -167,7 +201,7 @@ impl Ls {
         let mut rows = Vec::new();
         for name in names_in(&place.volumes())? {
             let Some(text) = name.to_str() else { continue };
-            if self.keeps(text, used.contains(&name))? {
+            if self.keeps(place, text, used.contains(&name))? {
                 rows.extend(described(place, text)?);
             }
         }
@@ -181,15 +215,20 @@ impl Ls {
         Ok(0)
     }
 
-    fn keeps(&self, name: &str, used: bool) -> Result<bool> {
+    fn keeps(&self, place: &Place, name: &str, used: bool) -> Result<bool> {
         for filter in &self.filter {
             let kept = match filter.split_once('=') {
                 Some(("dangling", "true" | "1")) => !used,
                 Some(("dangling", "false" | "0")) => used,
+                Some(("label", label)) => {
+                    let (key, wanted) = label.split_once('=').map_or((label, None), |(k, v)| (k, Some(v)));
+                    let found = labels(place, name)?;
+                    found.get(key).is_some_and(|value| wanted.is_none_or(|wanted| wanted == value))
+                }
                 Some(("name", pattern)) => name.contains(pattern) || glob(pattern, name),
                 _ => {
                     return Err(Error::new(format!("invalid filter {filter:?}"))
-                        .next("use dangling=BOOL or name=PATTERN"));
+                        .next("use dangling=BOOL, name=PATTERN or label=KEY[=VALUE]"));
                 }
             };
             if !kept {

@@ -232,6 +232,8 @@ pub fn check_login(key: &str, access: &Access) -> Result<()> {
     let response = client.send(&ask, Payload::None)?;
     match response.status().as_u16() {
         200..300 => Ok(()),
+        401 | 403 => Err(Error::new(format!("{key}: {}: invalid user name or password", response.status()))
+            .next("try again; some registries want an access token in the password's place")),
         _ => Err(client.refusal("login", response)),
     }
 }
