@@ -28,6 +28,14 @@ impl Error {
         Self { errno, what: format!("{call}: {}", errno_words(errno)), why: None, next: None }
     }
 
+    /// An error of std's: the system call's in our words, and its own where there was none.
+    pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::call(what, errno),
+            None => Self::new(format!("{what}: {error}")),
+        }
+    }
+
     /// The likely cause.
     #[must_use]
     pub fn why(mut self, why: impl Into<String>) -> Self {

@@ -139,5 +139,5 @@ fn with_session(session: PathBuf, user: u32) -> PathBuf {
 
 /// An error of std::fs, in our words.
 pub fn io(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Error {
-    move |e| Error::call(what, e.raw_os_error().unwrap_or(0))
+    move |e| Error::io(what, &e)
 }

@@ -36,7 +36,7 @@ pub fn write(root: BorrowedFd<'_>, file: &File) -> Result<()> {
     let place = image.place(&node)?;
     image.dir(root, &node, place, place, 0)?;
     image.superblock(place)?;
-    file.set_len(u64::from(image.next) * BLOCK).map_err(|e| failed("ftruncate(the image)", &e))
+    file.set_len(u64::from(image.next) * BLOCK).map_err(|e| Error::io("ftruncate(the image)", &e))
 }
 
 struct Image<'a> {
@@ -235,7 +235,7 @@ impl Image<'_> {
     }
 
     fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
-        self.file.write_all_at(bytes, at).map_err(|e| failed("pwrite(the image)", &e))
+        self.file.write_all_at(bytes, at).map_err(|e| Error::io("pwrite(the image)", &e))
     }
 }
 
@@ -267,8 +267,4 @@ fn dir_data(entries: &[Dirent]) -> Vec<u8> {
 fn device(rdev: u64) -> u32 {
     let (major, minor) = (libc::major(rdev), libc::minor(rdev));
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
-}
-
-fn failed(what: &str, e: &std::io::Error) -> Error {
-    Error::call(what, e.raw_os_error().unwrap_or(0))
 }

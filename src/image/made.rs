@@ -49,8 +49,7 @@ impl MadeLayer {
     /// A tar that comes from a stream, plain or compressed with gzip or zstd. It is kept as it is, in `spool`, an empty
     /// file open for reading and writing.
     pub fn of_stream(mut stream: impl Read, mut spool: File) -> Result<Self> {
-        let failed =
-            |e: std::io::Error| Error::call("reading the layer", e.raw_os_error().unwrap_or(libc::EIO));
+        let failed = |e: std::io::Error| Error::io("reading the layer", &e);
         let mut hasher = Hasher::sha256();
         let mut buffer = vec![0; 128 << 10];
         let mut size = 0;
@@ -83,7 +82,7 @@ pub(super) fn layer_type(magic: &[u8]) -> MediaType {
 
 /// The media type by the first bytes, and the digest of what they unpack to.
 fn uncompressed(file: &File) -> Result<(MediaType, Digest)> {
-    let failed = |e: std::io::Error| Error::new(format!("the layer cannot be read: {e}"));
+    let failed = |e: std::io::Error| Error::io("the layer cannot be read", &e);
     let mut file = file.try_clone().map_err(failed)?;
     file.rewind().map_err(failed)?;
     let mut magic = [0; 4];
@@ -153,7 +152,7 @@ impl Source for Made {
                 Ok(Box::new(Cursor::new(rest.to_vec())))
             }
             Some(Content::File(file)) => {
-                let failed = |e: std::io::Error| Error::new(format!("blob {}: {e}", wanted.digest()));
+                let failed = |e: std::io::Error| Error::io(format_args!("blob {}", wanted.digest()), &e);
                 let mut file = file.try_clone().map_err(failed)?;
                 file.seek(SeekFrom::Start(offset)).map_err(failed)?;
                 Ok(Box::new(file))

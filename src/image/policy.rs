@@ -38,7 +38,7 @@ pub fn check(transport: &Transport, file: Option<&Path>) -> Result<()> {
         None => own.into_iter().chain([system]).collect(),
     };
     for path in files {
-        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", path.display()));
+        let failed = |e: std::io::Error| Error::io(path.display(), &e);
         let text = match std::fs::File::open(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && file.is_none() => continue,
             opened => read(opened.map_err(failed)?).map_err(failed)?,

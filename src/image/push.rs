@@ -56,7 +56,7 @@ fn remade(store: &Store, image: &Image) -> Result<Option<(Descriptor, Vec<u8>, I
             _ => layer.digest().clone(),
         };
         let Some(mut blob) = store.blob(&digest)? else { return Ok(None) };
-        let failed = |e: io::Error| Error::new(format!("blob {digest}: {e}"));
+        let failed = |e: io::Error| Error::io(format_args!("blob {digest}"), &e);
         let size = blob.metadata().map_err(failed)?.len();
         let mut magic = [0; 4];
         let n = blob.read(&mut magic).map_err(failed)?;

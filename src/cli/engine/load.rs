@@ -42,11 +42,10 @@ impl Load {
             }
             // An archive is read in any order, so it has to be a file.
             let spool = store.spool()?;
-            let failed =
-                |e: std::io::Error| Error::call("reading the archive", e.raw_os_error().unwrap_or(libc::EIO));
+            let failed = |e: std::io::Error| Error::io("reading the archive", &e);
             let mut file = std::fs::File::create(spool.path()).map_err(failed)?;
             std::io::copy(&mut std::io::stdin().lock().by_ref(), &mut file).map_err(failed)?;
-            return self.load(&store, spool.path());
+            return self.load(&store, spool.path()).map_err(|e| e.context("the standard input"));
         };
         self.load(&store, input)
     }

@@ -103,8 +103,7 @@ impl Save {
         }
         let spool = store.spool()?;
         self.write(store, images, spool.path(), true)?;
-        let failed =
-            |e: std::io::Error| Error::call("writing the archive", e.raw_os_error().unwrap_or(libc::EIO));
+        let failed = |e: std::io::Error| Error::io("writing the archive", &e);
         let mut file = std::fs::File::open(spool.path()).map_err(failed)?;
         std::io::copy(&mut file, &mut std::io::stdout().lock()).map_err(failed)?;
         Ok(())

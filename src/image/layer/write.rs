@@ -233,7 +233,8 @@ impl Tar<'_> {
     fn content(&mut self, above: BorrowedFd<'_>, name: &Path, size: u64) -> Result<()> {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let mut file = File::from(path::openat(above, name, flags, 0)?).take(size);
-        let copied = std::io::copy(&mut file, &mut self.out).map_err(|e| failed("copying the file", &e))?;
+        let copied =
+            std::io::copy(&mut file, &mut self.out).map_err(|e| Error::io("copying the file", &e))?;
         if copied != size {
             return Err(Error::new("the file became shorter while it was read"));
         }
@@ -249,14 +250,7 @@ impl Tar<'_> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(|e| failed("writing the tar", &e))
-    }
-}
-
-fn failed(what: &str, e: &std::io::Error) -> Error {
-    match e.raw_os_error() {
-        Some(errno) => Error::call(what, errno),
-        None => Error::new(format!("{what}: {e}")),
+        self.out.write_all(bytes).map_err(|e| Error::io("writing the tar", &e))
     }
 }
 

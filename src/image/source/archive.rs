@@ -42,7 +42,7 @@ impl Archive {
     /// Opens a tar, which gzip or zstd may have compressed. What cannot be read at any place (a pipe, a compressed
     /// file) is copied to a file without a name in `$TMPDIR`, else `/var/tmp`.
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", path.display()));
+        let failed = |e: std::io::Error| Error::io(path.display(), &e);
         let mut file = File::open(path).map_err(failed)?;
         let kind = kind(&file.metadata().map_err(failed)?);
         if [libc::S_IFDIR, libc::S_IFBLK].contains(&kind) {
@@ -148,7 +148,7 @@ fn decompressed<'r>(magic: &[u8], bytes: impl Read + 'r) -> std::io::Result<Box<
 fn spool(bytes: impl Read) -> Result<File> {
     let mut file = nameless()?;
     let copied = std::io::copy(&mut bytes.take(LONGEST_UNPACKED + 1), &mut file);
-    match copied.map_err(|e| Error::new(format!("reading the archive: {e}")))? {
+    match copied.map_err(|e| Error::io("reading the archive", &e))? {
         all if all > LONGEST_UNPACKED => {
             Err(Error::new(format!("the archive unpacks to more than {LONGEST_UNPACKED} bytes")))
         }
@@ -299,7 +299,7 @@ impl Writer {
                 target.file_name().ok_or_else(|| Error::new(format!("{target:?} is no file's name")))?;
             let partial = target.with_file_name(format!(".{}.{}", name.display(), std::process::id()));
             let file = OpenOptions::new().write(true).read(true).create_new(true).open(&partial);
-            (file.map_err(|e| Error::new(format!("{}: {e}", partial.display())))?, Some(partial))
+            (file.map_err(|e| Error::io(target.display(), &e))?, Some(partial))
         };
         Ok(Self { file, target: target.to_owned(), partial, blobs: Vec::new() })
     }
@@ -325,7 +325,7 @@ impl Writer {
 
     fn append(&mut self, name: &str, size: u64, bytes: &mut dyn Read, digest: Option<&Digest>) -> Result<()> {
         let failed =
-            |e: std::io::Error| Error::new(format!("writing {name} to {}: {e}", self.target.display()));
+            |e: std::io::Error| Error::io(format_args!("writing {name} to {}", self.target.display()), &e);
         let start = self.file.stream_position().map_err(failed)?;
         let mut header = tar::Header::new_gnu();
         header.set_path(name).map_err(failed)?;
@@ -348,7 +348,7 @@ impl Writer {
 
     /// Ends the tar and puts it in its place.
     pub fn finish(&mut self) -> Result<()> {
-        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", self.target.display()));
+        let failed = |e: std::io::Error| Error::io(self.target.display(), &e);
         self.file.write_all(&[0; 2 * BLOCK as usize]).map_err(failed)?;
         match self.partial.take() {
             Some(partial) => {

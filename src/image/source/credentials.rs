@@ -131,7 +131,7 @@ pub fn own_file(access: &Access) -> PathBuf {
 struct Kept(Map<String, Value>);
 
 fn read(file: &Path) -> Result<Option<Kept>> {
-    let failed = |e: std::io::Error| Error::new(format!("{}: {e}", file.display()));
+    let failed = |e: std::io::Error| Error::io(file.display(), &e);
     let opened = match File::open(file) {
         Err(e) if [libc::ENOENT, libc::ENOTDIR, libc::EACCES].contains(&e.raw_os_error().unwrap_or(0)) => {
             return Ok(None);
@@ -223,7 +223,7 @@ fn program(name: &str) -> Result<Command> {
 /// What a helper says to a word (`get`, `store`, `erase`): its output, or `None` when it failed.
 fn run(name: &str, word: &str, input: &str) -> Result<(bool, String)> {
     let failed = |e: std::io::Error| {
-        Error::new(format!("docker-credential-{name} {word}: {e}"))
+        Error::io(format_args!("docker-credential-{name} {word}"), &e)
             .next("install it, or run `jug login` anew")
     };
     let mut child = program(name)?
@@ -327,7 +327,7 @@ pub fn forget(access: &Access, key: Option<&str>) -> Result<usize> {
 
 /// Changes a file of credentials under its lock, and replaces it whole, readable by its owner only.
 fn change<T>(file: &Path, edit: impl FnOnce(&mut Kept) -> Result<T>) -> Result<T> {
-    let failed = |e: std::io::Error| Error::new(format!("{}: {e}", file.display()));
+    let failed = |e: std::io::Error| Error::io(file.display(), &e);
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|e| failed(e).next("set XDG_RUNTIME_DIR, or give --authfile"))?;

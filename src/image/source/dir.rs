@@ -27,7 +27,7 @@ impl Dir {
 
     /// Makes the directory, which must be missing, empty, or one of these.
     pub fn create(dir: &Path) -> Result<Self> {
-        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", dir.display()));
+        let failed = |e: std::io::Error| Error::io(dir.display(), &e);
         std::fs::create_dir_all(dir).map_err(failed)?;
         let made = Self::open(dir)?;
         if std::fs::read_dir(dir).map_err(failed)?.next().is_some() {

@@ -112,7 +112,7 @@ fn names(item: &Item) -> Vec<Reference> {
 /// What a layer is, and its digest: an uncompressed layer's is its diff ID, which is not computed here again.
 fn layer(archive: &Archive, name: &str, diff_id: &str) -> Result<(MediaType, Digest)> {
     let mut bytes = archive.read(name, 0)?;
-    let failed = |e: std::io::Error| Error::new(format!("{name} in the archive: {e}"));
+    let failed = |e: std::io::Error| Error::io(format_args!("{name} in the archive"), &e);
     let mut magic = Vec::new();
     (&mut bytes).take(4).read_to_end(&mut magic).map_err(failed)?;
     let media_type = match magic[..] {

@@ -196,7 +196,7 @@ pub struct LayoutDir {
 impl LayoutDir {
     /// Opens a layout, or makes one in a directory that is empty or missing.
     pub fn new(dir: &Path, name: Option<&str>) -> Result<Self> {
-        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", dir.display()));
+        let failed = |e: std::io::Error| Error::io(dir.display(), &e);
         std::fs::create_dir_all(dir).map_err(failed)?;
         let empty = std::fs::read_dir(dir).map_err(failed)?.next().is_none();
         let root = RootDir::new(path::open(dir, libc::O_PATH | libc::O_DIRECTORY)?);

@@ -159,7 +159,7 @@ impl Registries {
     /// `must`: whoever named the file means it to be there.
     fn parse(file: &Path, must: bool) -> Result<Self> {
         use std::io::Read as _;
-        let failed = |e: std::io::Error| Error::new(format!("{}: {e}", file.display()));
+        let failed = |e: std::io::Error| Error::io(file.display(), &e);
         let mut text = String::new();
         let opened = std::fs::File::open(file).map_err(failed)?;
         if must && opened.metadata().is_ok_and(|found| found.len() == 0) {

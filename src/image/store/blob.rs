@@ -225,11 +225,7 @@ impl Incoming {
 
     /// An error of the file itself, with the blob's name.
     pub fn failed(&self, error: &io::Error) -> Error {
-        let doing = format!("receiving blob {}", self.wanted.digest());
-        match error.raw_os_error() {
-            Some(errno) => Error::call(doing, errno),
-            None => Error::new(format!("{doing}: {error}")),
-        }
+        Error::io(format_args!("receiving blob {}", self.wanted.digest()), error)
     }
 }
 

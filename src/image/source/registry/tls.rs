@@ -62,7 +62,7 @@ fn with_system(mut extra: Vec<Certificate<'static>>) -> RootCerts {
 
 fn read(file: &Path) -> Result<Vec<u8>> {
     use std::io::Read as _;
-    let failed = |e: std::io::Error| Error::new(format!("{}: {e}", file.display()));
+    let failed = |e: std::io::Error| Error::io(file.display(), &e);
     let mut bytes = Vec::new();
     std::fs::File::open(file).map_err(failed)?.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
